@@ -1,1 +1,3 @@
-//! (skeleton)
+//! The services behind every API.
+
+pub mod images;

@@ -1,0 +1,139 @@
+//! What callers ask of images and what they get.
+
+use rcontainerd_registry::Credentials;
+use rcontainerd_types::{Digest, Platform, Reference};
+
+use super::config::{ImageConfig, ImageFile};
+
+/// Pull one image, or all tags of a repository.
+#[derive(Clone, Debug)]
+pub struct PullImage {
+    /// Without tag and digest, `:latest` is meant (unless `all_tags`).
+    pub reference: Reference,
+    /// `None`: the host's.
+    pub platform: Option<Platform>,
+    pub credentials: Credentials,
+    pub all_tags: bool,
+}
+
+/// The end of a successful pull.
+#[derive(Clone, Debug)]
+pub struct PulledImage {
+    pub id: Digest,
+    /// The digest of the manifest or index that the tag names.
+    pub digest: Digest,
+    /// False when everything was here already and the tag did not move.
+    pub is_new: bool,
+}
+
+/// An image as resolved in one namespace.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Digest of the config document: Docker's image id.
+    pub id: Digest,
+    /// The manifest of this platform.
+    pub manifest: Digest,
+    /// Names with a tag, in familiar order; empty for a dangling image.
+    pub repo_tags: Vec<Reference>,
+    /// Names with a digest.
+    pub repo_digests: Vec<Reference>,
+    /// Seconds since the epoch; `None` where the config has no date.
+    pub created: Option<i64>,
+    /// The date as the config document has it (RFC 3339), empty if none.
+    pub created_text: String,
+    /// Unpacked size of all layers, in bytes.
+    pub size: u64,
+    pub platform: Platform,
+    /// When a name was last given to it here (RFC 3339).
+    pub last_tagged: Option<String>,
+    /// The whole config document.
+    pub file: ImageFile,
+}
+
+impl Image {
+    /// Defaults for a container made from it.
+    pub fn config(&self) -> &ImageConfig {
+        &self.file.config
+    }
+}
+
+/// Predicates of `docker images --filter`; several values of one kind are alternatives, except labels, which must all hold.
+#[derive(Clone, Debug, Default)]
+pub struct ImageFilters {
+    pub dangling: Option<bool>,
+    /// Key, and the value that it must have if given.
+    pub labels: Vec<(String, Option<String>)>,
+    /// Created before this image (any name that resolves).
+    pub before: Option<String>,
+    /// Created after this image.
+    pub since: Option<String>,
+    /// Patterns such as `busy*`, `*:latest`, `localhost:5000/*`.
+    pub references: Vec<String>,
+    /// Created before this time, in seconds since the epoch.
+    pub until: Option<i64>,
+}
+
+/// Untag, and delete what then has no name.
+#[derive(Clone, Debug)]
+pub struct RemoveImage {
+    pub name: String,
+    /// Also when stopped containers use it, or it has several names.
+    pub force: bool,
+}
+
+/// A container that was made from an image: what `remove` must know about it.
+#[derive(Clone, Debug)]
+pub struct ImageUser {
+    pub container_id: String,
+    pub image_id: Digest,
+    /// The name that the container was created with, as typed.
+    pub image_name: String,
+    pub running: bool,
+}
+
+/// What a removal did, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// A familiar name, such as `busybox:latest`.
+    Untagged(String),
+    Deleted(Digest),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedImage {
+    pub id: Digest,
+    /// `None`: the archive gives it no name.
+    pub name: Option<Reference>,
+}
+
+/// One line of `docker history`, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryLine {
+    /// Only the image itself and known parents have one; else `<missing>` is shown.
+    pub id: Option<Digest>,
+    pub created: Option<i64>,
+    pub created_by: String,
+    pub comment: String,
+    /// Unpacked size in bytes; 0 for lines that make no layer.
+    pub size: u64,
+    pub tags: Vec<Reference>,
+}
+
+/// A writable snapshot on top of an image.
+#[derive(Clone, Debug)]
+pub struct PreparedRootfs {
+    pub snapshotter: String,
+    pub key: String,
+}
+
+/// Told to the listener that core gives at open, after the change is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageEvent {
+    /// `name` is the familiar name.
+    Pull { id: Digest, name: String },
+    Tag { id: Digest, name: String },
+    Untag { id: Digest, name: String },
+    Delete { id: Digest },
+    Load { id: Digest, name: String },
+    Save { id: Digest, name: String },
+}
