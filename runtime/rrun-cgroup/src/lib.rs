@@ -1,1 +1,31 @@
-//! (skeleton)
+//! Control groups of containers: cgroup v1, hybrid and v2.
+//!
+//! ```text
+//! Host::detect → locate(cgroupsPath) → Location ─┬→ Plan::for_create(resources)   pure: a list of writes
+//!                                                └→ Cgroup::create → apply(plan) → clone3 into unified_fd() / attach(pid)
+//! state file ──Location──→ Cgroup::open → apply(update) · freeze · thaw · signal · pids · stats · oom_watch · remove
+//! ```
+//!
+//! `Host`, `Location` and `Plan` decide; only [`Cgroup`] touches the cgroup file systems. A [`Cgroup::create`] that fails
+//! takes back every directory it made. Parents that had to be made stay after [`Cgroup::remove`]: they are shared by
+//! containers, and a parent removed under a container that is just being created would fail it.
+
+mod error;
+mod group;
+mod host;
+mod location;
+mod mountinfo;
+mod oom;
+mod plan;
+mod resources;
+mod stats;
+
+pub use error::{Error, Result};
+pub use group::{Cgroup, FreezerState};
+pub use host::{Driver, Host, Mode, Mount, Version};
+pub use location::{Dir, Location};
+pub use mountinfo::{Membership, cgroup_mounts, decode as decode_mountinfo_path, memberships};
+pub use oom::{OomEvent, OomWatch};
+pub use plan::{Plan, PlanOptions};
+pub use resources::*;
+pub use stats::{Stats, StatsEvent};

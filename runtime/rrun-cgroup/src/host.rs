@@ -1,0 +1,184 @@
+//! What cgroup hierarchies this process sees, and where a container's cgroup lies in them.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::location::{Dir, Location};
+use crate::mountinfo::{self, Membership};
+
+/// The kernel interface of one hierarchy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// How the host arranges its hierarchies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Controllers on v1 hierarchies only.
+    V1,
+    /// Controllers on v1 hierarchies, and a v2 tree beside them.
+    Hybrid,
+    /// One v2 tree.
+    V2,
+}
+
+/// One mounted cgroup file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub version: Version,
+    /// v1: the controllers (`cpu`, `cpuacct`, `name=systemd`, …); v2: empty.
+    pub controllers: Vec<String>,
+    /// The directory of the hierarchy that is mounted, as this cgroup namespace sees it.
+    pub root: PathBuf,
+    pub mount_point: PathBuf,
+}
+
+/// Who makes the cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Driver {
+    /// The runtime, by mkdir.
+    #[default]
+    Cgroupfs,
+    /// systemd, by a transient scope (`--systemd-cgroup`).
+    Systemd,
+}
+
+/// The cgroup hierarchies of this process: two small files read once.
+#[derive(Debug, Clone)]
+pub struct Host {
+    mounts: Vec<Mount>,
+    own: Vec<Membership>,
+}
+
+impl Host {
+    /// Reads `/proc/self/mountinfo` and `/proc/self/cgroup`.
+    pub fn detect() -> Result<Host> {
+        Ok(Host::from_proc(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?))
+    }
+
+    /// As [`Host::detect`], from the contents of the two files.
+    pub fn from_proc(mountinfo: &[u8], own_cgroup: &[u8]) -> Host {
+        Host { mounts: visible(mountinfo::cgroup_mounts(mountinfo)), own: mountinfo::memberships(own_cgroup) }
+    }
+
+    /// The arrangement, or an error that says that no cgroup file system is mounted.
+    pub fn mode(&self) -> Result<Mode> {
+        let has = |version| self.mounts.iter().any(|m| m.version == version);
+        match (has(Version::V1), has(Version::V2)) {
+            (true, true) => Ok(Mode::Hybrid),
+            (true, false) => Ok(Mode::V1),
+            (false, true) => Ok(Mode::V2),
+            (false, false) => {
+                Err(Error::Unsupported("no cgroup file system is mounted: mount one with `mount -t cgroup2 none /sys/fs/cgroup`".into()))
+            }
+        }
+    }
+
+    /// The mounted hierarchies, each once: what a container's own cgroup mount must offer.
+    pub fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+
+    /// Where the container `id` lives, from `linux.cgroupsPath`: absolute is below the mount's top, relative below this
+    /// process's own cgroup (on v2 below that one's parent, since a cgroup with processes cannot hand out controllers),
+    /// absent is the same as the relative path `id`.
+    pub fn locate(&self, cgroups_path: Option<&str>, id: &str, driver: Driver) -> Result<Location> {
+        self.mode()?;
+        let path = cgroups_path.filter(|p| !p.is_empty()).unwrap_or(id);
+        if driver == Driver::Systemd {
+            return Err(Error::Unsupported(format!(
+                "cannot make {path:?} through systemd: --systemd-cgroup is not supported yet; drop the flag and give linux.cgroupsPath as a path"
+            )));
+        }
+        let path = Path::new(path);
+        refuse_dot_dot(path)?;
+        let dirs = self.mounts.iter().map(|mount| self.place(mount, path)).collect::<Result<Vec<_>>>()?;
+        Ok(Location { dirs })
+    }
+
+    /// Where the process `pid` is now, in every hierarchy.
+    pub fn location_of(&self, pid: i32) -> Result<Location> {
+        let members = mountinfo::memberships(&read(&format!("/proc/{pid}/cgroup"))?);
+        let dirs = self
+            .mounts
+            .iter()
+            .filter_map(|mount| {
+                let path = below_root(mount, membership(&members, mount)?);
+                Some(Dir { version: mount.version, controllers: mount.controllers.clone(), mount_point: mount.mount_point.clone(), path })
+            })
+            .collect();
+        Ok(Location { dirs })
+    }
+
+    fn place(&self, mount: &Mount, path: &Path) -> Result<Dir> {
+        let parent = if path.is_absolute() {
+            mount.mount_point.clone()
+        } else {
+            let own = membership(&self.own, mount)
+                .ok_or_else(|| Error::Invalid(format!("own cgroup unknown in {}: give an absolute cgroupsPath", mount.mount_point.display())))?;
+            let own = below_root(mount, own);
+            match mount.version {
+                Version::V2 if own != mount.mount_point => own.parent().map_or(own.clone(), Path::to_path_buf),
+                _ => own,
+            }
+        };
+        let path = normal_components(path).fold(parent, |path, part| path.join(part));
+        Ok(Dir { version: mount.version, controllers: mount.controllers.clone(), mount_point: mount.mount_point.clone(), path })
+    }
+}
+
+/// The first mount of each hierarchy that is not hidden below a later mount on the same point or above it.
+fn visible(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut kept: Vec<Mount> = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        // A later mount at or above the place of an earlier one hides it.
+        kept.retain(|earlier| !earlier.mount_point.starts_with(&mount.mount_point));
+        let known = kept.iter().any(|k| k.version == mount.version && k.controllers == mount.controllers);
+        if !known {
+            kept.push(mount);
+        }
+    }
+    kept
+}
+
+fn membership<'a>(members: &'a [Membership], mount: &Mount) -> Option<&'a str> {
+    let same = |m: &&Membership| match mount.version {
+        Version::V2 => m.controllers.is_empty(),
+        Version::V1 => m.controllers.iter().any(|c| mount.controllers.contains(c)),
+    };
+    members.iter().find(same).map(|m| m.path.as_str())
+}
+
+/// A path of `/proc/<pid>/cgroup` seen through a mount whose root may be a deeper directory.
+fn below_root(mount: &Mount, path: &str) -> PathBuf {
+    let path = Path::new(path);
+    let relative = path.strip_prefix(&mount.root).unwrap_or(Path::new(""));
+    normal_components(relative).fold(mount.mount_point.clone(), |path, part| path.join(part))
+}
+
+fn normal_components(path: &Path) -> impl Iterator<Item = &std::ffi::OsStr> {
+    path.components().filter_map(|c| match c {
+        Component::Normal(part) => Some(part),
+        _ => None,
+    })
+}
+
+fn refuse_dot_dot(path: &Path) -> Result<()> {
+    if path.components().any(|c| c == Component::ParentDir) {
+        return Err(Error::Invalid(format!("cgroupsPath {path:?} holds \"..\": give the path without it")));
+    }
+    if normal_components(path).next().is_none() {
+        return Err(Error::Invalid(format!("cgroupsPath {path:?} names the top of the hierarchy: name a cgroup below it")));
+    }
+    Ok(())
+}
+
+fn read(path: &str) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|e| Error::io("read", Path::new(path), e))
+}
