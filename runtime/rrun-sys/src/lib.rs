@@ -5,9 +5,11 @@
 #![allow(unsafe_code, reason = "this crate is where the runtime's system calls live; each block says why it is sound")]
 
 mod error;
+pub mod bpf;
 pub mod fs;
 pub mod mount;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 pub mod tty;
 
