@@ -1,1 +1,66 @@
-//! (skeleton)
+//! The containerd API's messages, generated from `proto/`; the gRPC services only with the feature `grpc`, so that the shim
+//! carries none of it. Modules mirror the protobuf packages.
+#![allow(clippy::all, clippy::too_many_lines, reason = "generated code")]
+
+/// The generated code of one package.
+macro_rules! package {
+    ($name:literal) => {
+        include!(concat!(env!("OUT_DIR"), "/", $name, ".rs"));
+    };
+}
+
+pub mod containerd {
+    pub mod types {
+        package!("containerd.types");
+    }
+    pub mod v1 {
+        pub mod types {
+            package!("containerd.v1.types");
+        }
+    }
+    pub mod events {
+        package!("containerd.events");
+    }
+    pub mod task {
+        pub mod v3 {
+            package!("containerd.task.v3");
+        }
+    }
+    pub mod runc {
+        pub mod v1 {
+            package!("containerd.runc.v1");
+        }
+    }
+    pub mod runtime {
+        pub mod bootstrap {
+            pub mod v1 {
+                package!("containerd.runtime.bootstrap.v1");
+            }
+        }
+    }
+    pub mod services {
+        pub mod events {
+            pub mod ttrpc {
+                pub mod v1 {
+                    package!("containerd.services.events.ttrpc.v1");
+                }
+            }
+        }
+    }
+}
+
+pub mod io {
+    pub mod containerd {
+        pub mod cgroups {
+            pub mod v1 {
+                package!("io.containerd.cgroups.v1");
+            }
+            pub mod v2 {
+                package!("io.containerd.cgroups.v2");
+            }
+        }
+    }
+}
+
+pub use containerd::{events, runc, runtime, services, task, types};
+pub use io::containerd::cgroups;
