@@ -1,0 +1,132 @@
+//! `images`, `image ls`.
+
+use proto_docker::image::ImageSummary;
+
+use super::common::{filters, format_flag, print_rows};
+use crate::cli::Cli;
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, Running, filter, leaf, switch};
+use crate::output::template::{Columns, Row};
+use crate::output::units;
+
+static FLAGS: &[Flag] = &[
+    switch("all", "a", "Show intermediate images too"),
+    switch("digests", "", "Show digests"),
+    filter("f", "Show only what fits the conditions"),
+    format_flag(),
+    switch("no-trunc", "", "Don't truncate output"),
+    switch("quiet", "q", "Only show image IDs"),
+];
+
+pub static COMMAND: Command = Command {
+    usage: "[OPTIONS] [REPOSITORY[:TAG]]",
+    about: "List images",
+    names: &["image ls", "image list", "images"],
+    flags: &[FLAGS],
+    args: Args::AtMost(1),
+    ..leaf(run)
+};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("VirtualSize", "SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+];
+
+const PLAIN: &str = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+const WITH_DIGEST: &str = "{{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
+
+fn run<'a>(cli: &'a Cli, matches: &'a Matches) -> Running<'a> {
+    Box::pin(show(cli, matches))
+}
+
+async fn show(cli: &Cli, matches: &Matches) -> Outcome {
+    let mut wanted = matches.list_owned("filter");
+    if let Some(reference) = matches.args.first() {
+        wanted.push(format!("reference={reference}"));
+    }
+    let images: Vec<ImageSummary> =
+        cli.client()?.get("/images/json").flag("all", matches.bool("all")).query_set("filters", filters(&wanted)).fetch().await?;
+    let digests = matches.bool("digests");
+    let truncate = !matches.bool("no-trunc");
+    let rows = images.iter().flat_map(|image| rows(image, digests, truncate)).collect();
+    let columns =
+        Columns { table: if digests { WITH_DIGEST } else { PLAIN }, quiet: "{{.ID}}", headers: HEADERS, type_name: "imageContext" };
+    print_rows(cli, matches, "imagesFormat", &columns, rows)
+}
+
+const NONE: &str = "<none>";
+
+/// A row for each tag; for an image without one, a row for what else names it.
+fn rows(image: &ImageSummary, digests: bool, truncate: bool) -> Vec<Row> {
+    names(image, digests).into_iter().map(|(repository, tag, digest)| row(image, &repository, &tag, &digest, truncate)).collect()
+}
+
+/// Repository, tag and digest of each row.
+pub fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
+    let tags: Vec<(&str, &str)> =
+        image.repo_tags.iter().filter(|tag| *tag != "<none>:<none>").filter_map(|tag| tag.rsplit_once(':')).collect();
+    let found: Vec<(&str, &str)> = image.repo_digests.iter().filter(|d| *d != "<none>@<none>").filter_map(|d| d.split_once('@')).collect();
+    let mut out = Vec::new();
+    for (repository, tag) in &tags {
+        let own: Vec<&str> = found.iter().filter(|(name, _)| digests && name == repository).map(|(_, digest)| *digest).collect();
+        let own = if own.is_empty() { vec![NONE] } else { own };
+        out.extend(own.into_iter().map(|digest| ((*repository).to_owned(), (*tag).to_owned(), digest.to_owned())));
+    }
+    let mut last = "";
+    for (repository, digest) in found.iter().filter(|(name, _)| !tags.iter().any(|(tagged, _)| tagged == name)) {
+        if digests || last != *repository {
+            out.push(((*repository).to_owned(), NONE.to_owned(), if digests { (*digest).to_owned() } else { NONE.to_owned() }));
+        }
+        last = repository;
+    }
+    if out.is_empty() {
+        out.push((NONE.to_owned(), NONE.to_owned(), NONE.to_owned()));
+    }
+    out
+}
+
+fn row(image: &ImageSummary, repository: &str, tag: &str, digest: &str, truncate: bool) -> Row {
+    let size = units::human_size_with(image.size, 3);
+    let counted = |n: i64| if n == -1 { "N/A".to_owned() } else { units::human_size_with(n, 3) };
+    let unique = if image.shared_size == -1 { -1 } else { image.size - image.shared_size };
+    Row::new()
+        .set("ID", if truncate { units::short_id(&image.id) } else { image.id.clone() })
+        .set("Repository", repository)
+        .set("Tag", tag)
+        .set("Digest", digest)
+        .set("CreatedSince", if image.created == 0 { "N/A".to_owned() } else { units::ago(image.created) })
+        .set("CreatedAt", units::local_time(image.created))
+        .set("Size", size.clone())
+        .set("VirtualSize", size)
+        .set("Containers", if image.containers == -1 { "N/A".to_owned() } else { image.containers.to_string() })
+        .set("SharedSize", counted(image.shared_size))
+        .set("UniqueSize", counted(unique))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_by_tag_and_digest() {
+        let image = |tags: &[&str], digests: &[&str]| ImageSummary {
+            repo_tags: tags.iter().map(|t| (*t).to_owned()).collect(),
+            repo_digests: digests.iter().map(|t| (*t).to_owned()).collect(),
+            ..ImageSummary::default()
+        };
+        let shown =
+            |image: &ImageSummary, digests| names(image, digests).iter().map(|(r, t, d)| format!("{r} {t} {d}")).collect::<Vec<_>>();
+        assert_eq!(shown(&image(&["a:1", "r:5000/b:2"], &["a@sha256:x"]), false), ["a 1 <none>", "r:5000/b 2 <none>"]);
+        assert_eq!(shown(&image(&["a:1", "b:2"], &["a@sha256:x"]), true), ["a 1 sha256:x", "b 2 <none>"]);
+        assert_eq!(shown(&image(&[], &["a@sha256:x"]), false), ["a <none> <none>"]);
+        assert_eq!(shown(&image(&["<none>:<none>"], &["<none>@<none>"]), true), ["<none> <none> <none>"]);
+    }
+}

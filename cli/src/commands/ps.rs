@@ -1,0 +1,205 @@
+//! `ps`, `container ls`.
+
+use proto_docker::container::{ContainerSummary, Port};
+
+use super::common::{filters, format_flag, print_rows};
+use crate::cli::Cli;
+use crate::cmdline::{Command, Flag, Matches, Outcome, Running, filter, int, leaf, switch};
+use crate::output::template::{Columns, Row};
+use crate::output::units;
+
+static FLAGS: &[Flag] = &[
+    switch("all", "a", "Show all containers (default shows just running)"),
+    filter("f", "Show only what fits the conditions"),
+    format_flag(),
+    int("last", "n", "Show the n last created containers, whatever their state").default("-1"),
+    switch("latest", "l", "Show the last created container, whatever its state"),
+    switch("no-trunc", "", "Don't truncate output"),
+    switch("quiet", "q", "Only display container IDs"),
+    switch("size", "s", "Display total file sizes"),
+];
+
+pub static COMMAND: Command = Command {
+    usage: "[OPTIONS]",
+    about: "List containers",
+    names: &["container ls", "container list", "container ps", "ps"],
+    flags: &[FLAGS],
+    ..leaf(run)
+};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("Ports", "PORTS"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Size", "SIZE"),
+    ("Names", "NAMES"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("LocalVolumes", "LOCAL VOLUMES"),
+    ("Networks", "NETWORKS"),
+    ("Platform", "PLATFORM"),
+];
+
+const PLAIN: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
+const WITH_SIZE: &str = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}\t{{.Size}}";
+
+fn run<'a>(cli: &'a Cli, matches: &'a Matches) -> Running<'a> {
+    Box::pin(show(cli, matches))
+}
+
+async fn show(cli: &Cli, matches: &Matches) -> Outcome {
+    let mut last = matches.int_or("last", -1);
+    if matches.bool("latest") && last == -1 {
+        last = 1;
+    }
+    let size = matches.bool("size");
+    let counted = size || matches.str("format").is_some_and(|format| format.contains(".Size"));
+    let limit = if last > 0 { last.to_string() } else { String::new() };
+    let containers: Vec<ContainerSummary> = cli
+        .client()?
+        .get("/containers/json")
+        .flag("all", matches.bool("all"))
+        .query_set("limit", limit)
+        .flag("size", counted)
+        .query_set("filters", filters(matches.list("filter")))
+        .fetch()
+        .await?;
+    let truncate = !matches.bool("no-trunc");
+    let rows = containers.iter().map(|container| row(container, truncate)).collect();
+    let columns =
+        Columns { table: if size { WITH_SIZE } else { PLAIN }, quiet: "{{.ID}}", headers: HEADERS, type_name: "ContainerContext" };
+    print_rows(cli, matches, "psFormat", &columns, rows)
+}
+
+fn row(container: &ContainerSummary, truncate: bool) -> Row {
+    let command = if truncate { units::ellipsis(&container.command, 20) } else { container.command.clone() };
+    let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
+    Row::new()
+        .set("ID", if truncate { units::short_id(&container.id) } else { container.id.clone() })
+        .set("Names", names(container, truncate))
+        .set("Image", image(container, truncate))
+        .set("Command", quote(&command))
+        .set("CreatedAt", units::local_time(container.created))
+        .set("RunningFor", units::ago(container.created))
+        .set("Ports", ports(&container.ports))
+        .set("State", container.state.as_str())
+        .set("Status", container.status.as_str())
+        .set("Size", size(container))
+        .set("Mounts", mounts(container, truncate))
+        .set("LocalVolumes", volumes.to_string())
+        .set("Networks", container.network_settings.networks.keys().cloned().collect::<Vec<_>>().join(","))
+        .labels(&container.labels)
+}
+
+fn names(container: &ContainerSummary, truncate: bool) -> String {
+    let bare = container.names.iter().map(|name| name.strip_prefix('/').unwrap_or(name));
+    // Names with another slash are links from other containers.
+    bare.filter(|name| !truncate || !name.contains('/')).collect::<Vec<_>>().join(",")
+}
+
+fn image(container: &ContainerSummary, truncate: bool) -> String {
+    let name = container.image.as_str();
+    if name.is_empty() {
+        return "<no image>".to_owned();
+    }
+    if !truncate {
+        return name.to_owned();
+    }
+    let short = units::short_id(&container.image_id);
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    if hex.len() >= 12 && hex.bytes().all(|b| b.is_ascii_hexdigit()) && hex[..12] == short {
+        return short;
+    }
+    match name.split_once('@') {
+        Some((name, _)) => name.to_owned(),
+        None => name.to_owned(),
+    }
+}
+
+fn size(container: &ContainerSummary) -> String {
+    let own = units::human_size_with(container.size_rw, 3);
+    if container.size_root_fs > 0 { format!("{own} (virtual {})", units::human_size_with(container.size_root_fs, 3)) } else { own }
+}
+
+fn mounts(container: &ContainerSummary, truncate: bool) -> String {
+    let name = |mount: &proto_docker::container::MountPoint| {
+        let name = if mount.name.is_empty() { mount.source.clone() } else { mount.name.clone() };
+        if truncate { units::ellipsis(&name, 15) } else { name }
+    };
+    container.mounts.iter().map(name).collect::<Vec<_>>().join(",")
+}
+
+/// Go's `%q`.
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            c if c.is_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Ports with neighbours joined: `0.0.0.0:80-81->80-81/tcp, 443/tcp`.
+pub fn ports(ports: &[Port]) -> String {
+    let mut sorted: Vec<&Port> = ports.iter().collect();
+    sorted.sort_by_key(|port| (port.private_port, &port.ip, port.public_port, &port.protocol));
+    let mut done: Vec<String> = Vec::new();
+    let mut mapped: Vec<String> = Vec::new();
+    let mut open: Vec<((&str, &str), u16, u16)> = Vec::new();
+    for port in sorted {
+        if !port.ip.is_empty() && port.public_port != port.private_port {
+            mapped.push(format!("{}->{}/{}", join_host(&port.ip, &port.public_port.to_string()), port.private_port, port.protocol));
+            continue;
+        }
+        let key = (port.ip.as_str(), port.protocol.as_str());
+        match open.iter_mut().find(|(known, ..)| *known == key) {
+            None => open.push((key, port.private_port, port.private_port)),
+            Some((_, _, last)) if port.private_port == last.saturating_add(1) => *last = port.private_port,
+            Some(run) => {
+                done.push(port_run(run));
+                *run = (key, port.private_port, port.private_port);
+            }
+        }
+    }
+    done.extend(open.iter().map(port_run));
+    done.extend(mapped);
+    done.join(", ")
+}
+
+fn port_run(((ip, protocol), first, last): &((&str, &str), u16, u16)) -> String {
+    let range = if first == last { first.to_string() } else { format!("{first}-{last}") };
+    if ip.is_empty() { format!("{range}/{protocol}") } else { format!("{}->{range}/{protocol}", join_host(ip, &range)) }
+}
+
+fn join_host(ip: &str, port: &str) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn port(ip: &str, public: u16, private: u16) -> Port {
+        Port { ip: ip.into(), private_port: private, public_port: public, protocol: "tcp".into() }
+    }
+
+    #[test]
+    fn ports_are_joined_as_docker_does() {
+        assert_eq!(ports(&[port("0.0.0.0", 8080, 80), port("::", 8080, 80)]), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+        assert_eq!(ports(&[port("", 0, 80), port("", 0, 81), port("", 0, 443)]), "80-81/tcp, 443/tcp");
+        assert_eq!(ports(&[port("0.0.0.0", 80, 80), port("0.0.0.0", 81, 81)]), "0.0.0.0:80-81->80-81/tcp");
+    }
+}
