@@ -1,91 +1,167 @@
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+//! A cgroup that exists: made, opened, joined, changed.
 
-use crate::{Location, OomWatch, Plan, Result, Stats};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-/// Whether the processes of a cgroup run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FreezerState {
-    Thawed,
-    Freezing,
-    Frozen,
-}
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::apply;
+use crate::error::{Error, Result};
+use crate::fsio;
+use crate::host::Host;
+use crate::location::{Dir, Location};
+use crate::make::Maker;
+use crate::oom::OomWatch;
+use crate::plan::Plan;
+use crate::stats::{self, Stats};
 
 /// A cgroup that exists: the only thing here that changes the host.
 #[derive(Debug)]
 pub struct Cgroup {
-    location: Location,
-    unified: Option<OwnedFd>,
+    pub(crate) location: Location,
+    pub(crate) unified: Option<OwnedFd>,
 }
 
 impl Cgroup {
-    /// Makes the directories (parents too), hands controllers down on v2, opens the v2 directory. EEXIST of the last directory
-    /// is an error if it holds processes. On failure nothing that was made stays.
+    /// Makes the directories (parents too), hands controllers down on v2, opens the v2 directory. A cgroup that is there
+    /// already is taken if it is empty. On failure nothing that was made stays.
     pub fn create(location: &Location) -> Result<Cgroup> {
-        let _ = location;
-        unimplemented!()
+        let mut maker = Maker::default();
+        match maker.make_all(location).and_then(|()| Cgroup::open(location)) {
+            Ok(cgroup) => Ok(cgroup),
+            Err(e) => Err(maker.undo(e)),
+        }
     }
+
     /// Opens one that exists (from the state file).
     pub fn open(location: &Location) -> Result<Cgroup> {
-        let _ = location;
-        unimplemented!()
+        let unified = location.unified().map(|dir| open_dir(&dir.path)).transpose()?;
+        Ok(Cgroup { location: location.clone(), unified })
     }
+
     /// For exec: this cgroup, or, where the container has made cgroups of its own so that its top takes no processes any more
     /// (v2), the one that `init_pid` is in. `sub` (runc's `exec --cgroup`) names one below the container's top.
     pub fn for_exec(location: &Location, init_pid: i32, sub: Option<&str>) -> Result<Cgroup> {
-        let _ = (location, init_pid, sub);
-        unimplemented!()
+        if let Some(sub) = sub {
+            return Cgroup::open(&below(location, sub)?);
+        }
+        let cgroup = Cgroup::open(location)?;
+        match location.unified() {
+            Some(dir) if hands_controllers_down(dir)? => cgroup.joined_by(init_pid),
+            _ => Ok(cgroup),
+        }
     }
+
+    /// As this one, but in the v2 tree where `pid` is.
+    fn joined_by(self, pid: i32) -> Result<Cgroup> {
+        let theirs = Host::detect()?.location_of(pid)?;
+        let Some(theirs) = theirs.unified() else { return Ok(self) };
+        let mut location = self.location;
+        for dir in &mut location.dirs {
+            if dir.version == theirs.version && theirs.path.starts_with(&dir.path) {
+                dir.path.clone_from(&theirs.path);
+            }
+        }
+        Cgroup::open(&location)
+    }
+
+    /// Where it is.
     pub fn location(&self) -> &Location {
         &self.location
     }
+
     /// The v2 directory (O_DIRECTORY | O_CLOEXEC) for `clone_args.cgroup` with CLONE_INTO_CGROUP; None on v1 alone.
     pub fn unified_fd(&self) -> Option<BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
         self.unified.as_ref().map(AsFd::as_fd)
     }
+
     /// Moves a process into every hierarchy; `in_unified`: it was cloned into the v2 directory already (then pure v2 does nothing).
     pub fn attach(&self, pid: i32, in_unified: bool) -> Result<()> {
-        let _ = (pid, in_unified);
-        unimplemented!()
+        let text = pid.to_string();
+        let unified = self.location.unified().filter(|_| !in_unified);
+        for dir in self.location.v1().chain(unified) {
+            let file = dir.path.join("cgroup.procs");
+            fsio::write(&file, &text).map_err(|e| Error::io(format!("move process {pid} into"), &dir.path, e))?;
+        }
+        Ok(())
     }
+
     /// Carries a plan out. On failure, says which file refused which value.
     pub fn apply(&self, plan: &Plan) -> Result<()> {
-        let _ = plan;
-        unimplemented!()
+        apply::apply(self, plan)
     }
-    /// Stops every process and returns once all have stopped.
-    pub fn freeze(&self) -> Result<()> {
-        unimplemented!()
-    }
-    /// Lets them run again.
-    pub fn thaw(&self) -> Result<()> {
-        unimplemented!()
-    }
-    /// One read: whether the container is paused.
-    pub fn freezer_state(&self) -> Result<FreezerState> {
-        unimplemented!()
-    }
-    /// Every process in it and in cgroups below it.
+
+    /// Every process in it and in cgroups below it. A cgroup that is gone has none.
     pub fn pids(&self) -> Result<Vec<i32>> {
-        unimplemented!()
+        let mut pids = Vec::new();
+        if let Some(dir) = self.location.unified().or_else(|| self.location.dir_of("freezer")).or(self.location.dirs.first()) {
+            collect_pids(&dir.path, &mut pids)?;
+        }
+        Ok(pids)
     }
-    /// Sends a signal to every process in it and below it. SIGKILL leaves no process behind that forks in between.
-    pub fn signal_all(&self, signal: i32) -> Result<()> {
-        let _ = signal;
-        unimplemented!()
-    }
-    /// What it uses now.
+
+    /// What it uses now. Files that the host does not have count as nothing.
     pub fn stats(&self) -> Result<Stats> {
-        unimplemented!()
+        stats::read(&self.location)
     }
+
     /// A pollable source of OOM kills.
     pub fn oom_watch(&self) -> Result<OomWatch> {
-        unimplemented!()
+        OomWatch::new(&self.location)
     }
-    /// Kills what is left in it, waits for emptiness, removes it and every cgroup below it. A cgroup that is gone is no error.
-    pub fn remove(self, patience: Duration) -> Result<()> {
-        let _ = patience;
-        unimplemented!()
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::io("open", path, e))
+}
+
+fn hands_controllers_down(dir: &Dir) -> Result<bool> {
+    Ok(fsio::read_if_there(&dir.path.join("cgroup.subtree_control"))?.is_some_and(|text| !text.trim().is_empty()))
+}
+
+fn below(location: &Location, sub: &str) -> Result<Location> {
+    let relative = sub.trim_start_matches('/');
+    if Path::new(relative).components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
+        return Err(Error::Invalid(format!("cgroup {sub:?} is not below the container's: give a plain path")));
+    }
+    let mut location = location.clone();
+    for dir in &mut location.dirs {
+        dir.path = dir.path.join(relative);
+    }
+    Ok(location)
+}
+
+/// The cgroups directly below one; none if it is gone.
+pub(crate) fn children(path: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if fsio::is_gone(&e) => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("list", path, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|e| Error::io("list", path, e))?;
+        // d_type of a kernfs entry is known without a stat.
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn collect_pids(path: &Path, pids: &mut Vec<i32>) -> Result<()> {
+    pids.extend(own_pids(path)?);
+    children(path)?.iter().try_for_each(|child| collect_pids(child, pids))
+}
+
+/// The processes directly in one cgroup. 0 stands for a process that this pid namespace cannot see.
+pub(crate) fn own_pids(path: &Path) -> Result<Vec<i32>> {
+    let file = path.join("cgroup.procs");
+    match fsio::read_io(&file) {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).filter(|&pid| pid != 0).collect()),
+        // EOPNOTSUPP: a threaded cgroup; its processes are listed by the domain above.
+        Err(e) if fsio::is_gone(&e) || e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+        Err(e) => Err(Error::io("read", &file, io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO)))),
     }
 }

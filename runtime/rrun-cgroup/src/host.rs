@@ -120,8 +120,9 @@ impl Host {
         let parent = if path.is_absolute() {
             mount.mount_point.clone()
         } else {
-            let own = membership(&self.own, mount)
-                .ok_or_else(|| Error::Invalid(format!("own cgroup unknown in {}: give an absolute cgroupsPath", mount.mount_point.display())))?;
+            let own = membership(&self.own, mount).ok_or_else(|| {
+                Error::Invalid(format!("own cgroup unknown in {}: give an absolute cgroupsPath", mount.mount_point.display()))
+            })?;
             let own = below_root(mount, own);
             match mount.version {
                 Version::V2 if own != mount.mount_point => own.parent().map_or(own.clone(), Path::to_path_buf),

@@ -10,22 +10,29 @@
 //! takes back every directory it made. Parents that had to be made stay after [`Cgroup::remove`]: they are shared by
 //! containers, and a parent removed under a container that is just being created would fail it.
 
+mod apply;
+mod control;
+mod devices;
 mod error;
+mod fsio;
 mod group;
 mod host;
 mod location;
+mod make;
 mod mountinfo;
 mod oom;
 mod plan;
 mod resources;
 mod stats;
 
+pub use control::FreezerState;
+pub use devices::{Key as DeviceKey, Kind as DeviceKind, Policy as DevicePolicy};
 pub use error::{Error, Result};
-pub use group::{Cgroup, FreezerState};
+pub use group::Cgroup;
 pub use host::{Driver, Host, Mode, Mount, Version};
 pub use location::{Dir, Location};
 pub use mountinfo::{Membership, cgroup_mounts, decode as decode_mountinfo_path, memberships};
 pub use oom::{OomEvent, OomWatch};
-pub use plan::{Plan, PlanOptions};
+pub use plan::{Plan, PlanOptions, Step, Write};
 pub use resources::*;
-pub use stats::{Stats, StatsEvent};
+pub use stats::*;

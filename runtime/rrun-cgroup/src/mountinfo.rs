@@ -33,8 +33,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
 
 /// The super options of a v1 mount name its controllers among a few flags of the file system.
 fn v1_controllers(options: &[u8]) -> Vec<String> {
-    const FLAGS: [&str; 9] =
-        ["rw", "ro", "xattr", "noprefix", "clone_children", "all", "none", "cpuset_v2_mode", "favordynmods"];
+    const FLAGS: [&str; 9] = ["rw", "ro", "xattr", "noprefix", "clone_children", "all", "none", "cpuset_v2_mode", "favordynmods"];
     String::from_utf8_lossy(options)
         .split(',')
         .filter(|option| !FLAGS.contains(option) && !option.starts_with("release_agent="))
