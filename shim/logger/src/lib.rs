@@ -3,10 +3,14 @@
 //! A bottom crate: the shim writes with it, the manager reads with it; both agree on [`LogUri`], which tells the shim where a
 //! container's output goes.
 
+mod fanout;
 mod reader;
 mod record;
 mod uri;
+mod writer;
 
+pub use fanout::{Client, Fanout, MAX_CLIENTS, PATIENCE, QUEUE_LIMIT};
 pub use reader::{Next, ReadOptions, Reader};
 pub use record::{Record, Stream};
-pub use uri::{Driver, LogUri};
+pub use uri::{Driver, LogUri, UriError};
+pub use writer::{LogWriter, PIECE};
