@@ -1,0 +1,143 @@
+//! Addresses of the default bridge: which subnet, and which address next.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use rcontainerd_types::{Error, ErrorKind, Result};
+
+/// Docker's default address pools (`daemon/libnetwork/ipamutils`): 172.17–31.0.0/16, then 192.168.0.0/16 in /20.
+fn pools() -> impl Iterator<Item = Ipv4Net> {
+    let sixteens = (17..=31).map(|second| Ipv4Net::new_assert(Ipv4Addr::new(172, second, 0, 0), 16));
+    let twenties = (0..16).map(|third| Ipv4Net::new_assert(Ipv4Addr::new(192, 168, third * 16, 0), 20));
+    sixteens.chain(twenties)
+}
+
+/// The configured subnet, or the first pool that overlaps nothing the host routes.
+pub fn choose_subnet(configured: Option<Ipv4Net>, routed: &[Ipv4Net]) -> Result<Ipv4Net> {
+    let overlaps = |net: &Ipv4Net| routed.iter().find(|other| other.prefix_len() > 0 && (net.contains(*other) || other.contains(net)));
+    if let Some(net) = configured {
+        return match overlaps(&net) {
+            Some(other) => Err(Error::conflict(format!(
+                "bridge subnet {net} overlaps {other}, which this host routes already; choose another in the configuration"
+            ))),
+            None => Ok(net.trunc()),
+        };
+    }
+    pools().find(|net| overlaps(net).is_none()).ok_or_else(|| {
+        Error::new(
+            ErrorKind::ResourceExhausted,
+            "every default address pool overlaps a route of this host; set the bridge's subnet in the configuration",
+        )
+    })
+}
+
+/// The first host address, with the subnet's prefix length.
+pub fn gateway_of(subnet: Ipv4Net) -> Ipv4Net {
+    let first = u32::from(subnet.network()) + 1;
+    Ipv4Net::new_assert(first.into(), subnet.prefix_len())
+}
+
+/// Docker's derived MAC: the locally administered 02:42 and the address.
+pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x02, 0x42, a, b, c, d]
+}
+
+/// Addresses given out on one subnet. The next one is searched upwards from the last, so that an address rests before it is used again.
+#[derive(Debug)]
+pub struct Ipam {
+    subnet: Ipv4Net,
+    used: BTreeSet<Ipv4Addr>,
+    last: Ipv4Addr,
+}
+
+impl Ipam {
+    pub fn new(subnet: Ipv4Net, gateway: Ipv4Addr) -> Self {
+        Self { subnet, used: BTreeSet::from([gateway]), last: gateway }
+    }
+
+    pub fn allocate(&mut self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Net> {
+        let address = match wanted {
+            Some(address) => self.check_wanted(address)?,
+            None => self.next_free()?,
+        };
+        self.used.insert(address);
+        Ok(Ipv4Net::new_assert(address, self.subnet.prefix_len()))
+    }
+
+    /// Marks an address as used without asking; for containers that run already.
+    pub fn take(&mut self, address: Ipv4Addr) {
+        self.used.insert(address);
+        self.last = self.last.max(address);
+    }
+
+    pub fn release(&mut self, address: Ipv4Addr) {
+        self.used.remove(&address);
+    }
+
+    fn check_wanted(&self, address: Ipv4Addr) -> Result<Ipv4Addr> {
+        let reserved = address == self.subnet.network() || address == self.subnet.broadcast();
+        if !self.subnet.contains(&address) || reserved {
+            return Err(Error::invalid(format!("address {address} is not a host address of the network's subnet {}", self.subnet)));
+        }
+        if self.used.contains(&address) {
+            return Err(Error::conflict(format!("address {address} is already in use on the network {}", self.subnet)));
+        }
+        Ok(address)
+    }
+
+    fn next_free(&mut self) -> Result<Ipv4Addr> {
+        let (first, end) = (u32::from(self.subnet.network()) + 1, u32::from(self.subnet.broadcast()));
+        let last = u32::from(self.last);
+        let free = (last + 1..end).chain(first..=last.min(end - 1)).map(Ipv4Addr::from).find(|address| !self.used.contains(address));
+        let address = free.ok_or_else(|| {
+            Error::new(ErrorKind::ResourceExhausted, format!("no free address is left in the network's subnet {}", self.subnet))
+        })?;
+        self.last = address;
+        Ok(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn subnets_of_the_host_are_avoided() {
+        assert_eq!(choose_subnet(None, &[]).expect("free"), net("172.17.0.0/16"));
+        let routed = [net("0.0.0.0/0"), net("172.17.0.0/16"), net("172.16.0.0/15"), net("172.18.5.0/24")];
+        assert_eq!(choose_subnet(None, &routed).expect("free"), net("172.19.0.0/16"));
+        assert_eq!(choose_subnet(None, &[net("172.16.0.0/12")]).expect("free"), net("192.168.0.0/20"));
+        assert!(choose_subnet(None, &[net("172.0.0.0/8"), net("192.168.0.0/16")]).is_err());
+        assert!(choose_subnet(Some(net("10.1.0.0/16")), &[net("10.1.2.0/24")]).is_err());
+    }
+
+    #[test]
+    fn addresses_rest_before_reuse_and_run_out_clearly() {
+        let subnet = net("10.0.0.0/29");
+        let mut ipam = Ipam::new(subnet, gateway_of(subnet).addr());
+        let first = ipam.allocate(None).expect("free").addr();
+        assert_eq!(first, Ipv4Addr::new(10, 0, 0, 2));
+        ipam.release(first);
+        assert_eq!(ipam.allocate(None).expect("free").addr(), Ipv4Addr::new(10, 0, 0, 3));
+        for last in [4, 5, 6, 2] {
+            assert_eq!(ipam.allocate(None).expect("free").addr().octets()[3], last);
+        }
+        assert_eq!(ipam.allocate(None).expect_err("exhausted").kind(), ErrorKind::ResourceExhausted);
+    }
+
+    #[test]
+    fn wanted_addresses_are_checked() {
+        let subnet = net("10.0.0.0/24");
+        let mut ipam = Ipam::new(subnet, gateway_of(subnet).addr());
+        for bad in ["10.0.0.0", "10.0.0.255", "10.0.1.1", "10.0.0.1"] {
+            assert!(ipam.allocate(Some(bad.parse().expect(bad))).is_err(), "{bad} should be refused");
+        }
+        assert!(ipam.allocate(Some(Ipv4Addr::new(10, 0, 0, 9))).is_ok());
+    }
+}
