@@ -1,0 +1,397 @@
+//! Blobs on their way in: one writer per key, resumable, verified before they get their name.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use jiff::Timestamp;
+use rcontainerd_types::digest::{Algorithm, Hasher};
+use rcontainerd_types::{Digest, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+use super::{BlobInfo, Content, Expected, Shared};
+use crate::fs::{self, failed};
+use crate::metadata::Labels;
+
+const REHASH_BUFFER: usize = 1 << 20;
+
+/// What `ingest/<hash>/ref` says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Reference {
+    namespace: String,
+    key: String,
+    started: Timestamp,
+    #[serde(default)]
+    digest: Option<Digest>,
+    #[serde(default)]
+    size: Option<u64>,
+}
+
+/// An ingest as listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IngestStatus {
+    pub key: String,
+    /// Bytes that have arrived.
+    pub offset: u64,
+    /// Bytes that are to come in all, when that was said.
+    pub total: Option<u64>,
+    pub expected: Option<Digest>,
+    pub started: Timestamp,
+    pub updated: Timestamp,
+}
+
+/// A blob being written. Dropped without `commit` or `abort` it stays on disk, and the same key goes on where it ended.
+pub struct Ingest {
+    content: Content,
+    slot: Slot,
+    file: File,
+    hasher: Hasher,
+    offset: u64,
+    expected: Option<Expected>,
+}
+
+/// A complete, verified, synced blob that has no name yet.
+pub struct Sealed {
+    digest: Digest,
+    size: u64,
+    slot: Slot,
+}
+
+impl Sealed {
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+}
+
+/// The ingest's directory, reserved for one writer.
+struct Slot {
+    shared: Arc<Shared>,
+    name: String,
+    /// A failed write left the file in doubt: it is removed instead of kept for a resume.
+    spoiled: bool,
+}
+
+impl Slot {
+    fn reserve(shared: &Arc<Shared>, namespace: &str, key: &str) -> Result<Self> {
+        let name = slot_name(namespace, key);
+        if !shared.active.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone()) {
+            return Err(Error::new(ErrorKind::Unavailable, format!("ingest {key:?} is being written by someone else: wait for it")));
+        }
+        Ok(Self { shared: shared.clone(), name, spoiled: false })
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.shared.root.join("ingest").join(&self.name)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir().join("data")
+    }
+
+    fn remove(&self) -> Result<()> {
+        fs::remove_tree_if_there(&self.dir())
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.spoiled
+            && let Err(err) = self.remove()
+        {
+            tracing::warn!(%err, "remove a failed ingest");
+        }
+        self.shared.active.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.name);
+    }
+}
+
+fn slot_name(namespace: &str, key: &str) -> String {
+    Digest::sha256(format!("{namespace}/{key}").as_bytes()).hex().to_owned()
+}
+
+impl Content {
+    /// Starts or resumes the ingest `key`. With `expected`, what arrived for another digest is thrown away first.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the namespace has the expected blob (or can see one that another has stored): nothing is to be fetched.
+    /// `Unavailable` while the key has another writer.
+    pub fn ingest(&self, key: &str, expected: Option<&Expected>) -> Result<Ingest> {
+        if let Some(expected) = expected
+            && self.already_here(expected)?
+        {
+            return Err(Error::already_exists(format!("content {} already exists", expected.digest)));
+        }
+        let slot = Slot::reserve(&self.shared, &self.namespace, key)?;
+        let mut ingest = self.open_ingest(slot, key, expected)?;
+        ingest.rehash()?;
+        Ok(ingest)
+    }
+
+    fn already_here(&self, expected: &Expected) -> Result<bool> {
+        let intact = std::fs::metadata(self.shared.blob_path(&expected.digest)).is_ok_and(|found| found.len() == expected.size);
+        Ok(intact && self.adopt(&expected.digest, Labels::new())?)
+    }
+
+    fn open_ingest(&self, slot: Slot, key: &str, expected: Option<&Expected>) -> Result<Ingest> {
+        let dir = slot.dir();
+        let found = read_reference(&dir);
+        let wanted = expected.map(|expected| &expected.digest);
+        let fits = found.as_ref().is_some_and(|found| wanted.is_none() || found.digest.as_ref() == wanted);
+        if !fits {
+            slot.remove()?;
+            fs::make_private_dir(&dir)?;
+            let reference = Reference {
+                namespace: self.namespace.clone(),
+                key: key.to_owned(),
+                started: Timestamp::now(),
+                digest: wanted.cloned(),
+                size: expected.map(|expected| expected.size),
+            };
+            let bytes = serde_json::to_vec(&reference).map_err(|err| Error::internal(format!("encode ingest {key:?}: {err}")))?;
+            let path = dir.join("ref");
+            fs::create_private_file(&path)?.write_all(&bytes).map_err(failed("write", &path))?;
+        }
+        let path = slot.data();
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        let algorithm = wanted.map_or(Algorithm::Sha256, Digest::algorithm);
+        Ok(Ingest { content: self.clone(), slot, file, hasher: algorithm.hasher(), offset: 0, expected: expected.cloned() })
+    }
+
+    /// The namespace's unfinished ingests.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ingests(&self) -> Result<Vec<IngestStatus>> {
+        let root = self.shared.root.join("ingest");
+        let mut statuses = Vec::new();
+        for name in fs::entry_names(&root)? {
+            if let Some(status) = read_status(&root.join(name), &self.namespace) {
+                statuses.push(status);
+            }
+        }
+        statuses.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(statuses)
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub fn ingest_status(&self, key: &str) -> Result<IngestStatus> {
+        let dir = self.shared.root.join("ingest").join(slot_name(&self.namespace, key));
+        read_status(&dir, &self.namespace).ok_or_else(|| Error::not_found(format!("ingest {key:?} not found")))
+    }
+
+    /// Throws an unfinished ingest away.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` while it has a writer.
+    pub fn abort(&self, key: &str) -> Result<()> {
+        let slot = Slot::reserve(&self.shared, &self.namespace, key)?;
+        if !slot.dir().exists() {
+            return Err(Error::not_found(format!("ingest {key:?} not found")));
+        }
+        slot.remove()
+    }
+
+    /// Gives sealed blobs their names and makes them visible, all in one transaction.
+    ///
+    /// # Errors
+    /// I/O and database errors; then none of them is visible.
+    pub fn publish(&self, blobs: Vec<Sealed>, labels: &Labels) -> Result<Vec<BlobInfo>> {
+        let _publishing = self.shared.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dirs = Vec::new();
+        for blob in &blobs {
+            let target = self.shared.blob_path(&blob.digest);
+            rename_into_place(blob, &target)?;
+            let dir = target.parent().map(Path::to_owned).unwrap_or_default();
+            if !dirs.contains(&dir) {
+                dirs.push(dir);
+            }
+        }
+        for dir in &dirs {
+            fs::sync_dir(dir)?;
+        }
+        let infos = self.shared.metadata.write(|tx| {
+            blobs.iter().map(|blob| self.make_visible(tx, &blob.digest, blob.size, labels.clone())).collect::<Result<Vec<_>>>()
+        })?;
+        for blob in blobs {
+            blob.slot.remove()?;
+        }
+        Ok(infos)
+    }
+}
+
+/// Replaces whatever is there: an older file of this name may be the damaged one that the new pull is to mend.
+fn rename_into_place(blob: &Sealed, target: &Path) -> Result<()> {
+    let source = blob.slot.data();
+    match std::fs::rename(&source, target) {
+        // The same blob twice in one batch: the first took the name.
+        Err(err) if err.kind() == io::ErrorKind::NotFound && target.exists() => Ok(()),
+        other => other.map_err(failed("rename", &source)),
+    }
+}
+
+fn read_reference(dir: &Path) -> Option<Reference> {
+    serde_json::from_slice(&std::fs::read(dir.join("ref")).ok()?).ok()
+}
+
+fn read_status(dir: &Path, namespace: &str) -> Option<IngestStatus> {
+    let reference = read_reference(dir).filter(|reference| reference.namespace == namespace)?;
+    let data = std::fs::metadata(dir.join("data")).ok()?;
+    let updated = data.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(reference.started);
+    Some(IngestStatus {
+        key: reference.key,
+        offset: data.len(),
+        total: reference.size,
+        expected: reference.digest,
+        started: reference.started,
+        updated,
+    })
+}
+
+impl Ingest {
+    /// Bytes that are already here: where the sender goes on.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` on a full disk (what had arrived is removed), `DataLoss` beyond the expected size.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        if let Some(expected) = &self.expected
+            && self.offset + bytes.len() as u64 > expected.size
+        {
+            self.slot.spoiled = true;
+            return Err(Error::new(
+                ErrorKind::DataLoss,
+                format!("content {}: more than the {} bytes promised", expected.digest, expected.size),
+            ));
+        }
+        if let Err(err) = self.file.write_all(bytes) {
+            self.slot.spoiled = true;
+            return Err(Error::io(format!("write to ingest in {}", self.slot.shared.root.display()), err));
+        }
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Throws away what has arrived and begins anew at 0 (a server that cannot send from an offset).
+    ///
+    /// # Errors
+    /// When the file cannot be truncated.
+    pub fn restart(&mut self) -> Result<()> {
+        let path = self.slot.data();
+        self.file.set_len(0).and_then(|()| self.file.rewind()).map_err(failed("truncate", &path))?;
+        self.hasher = self.algorithm().hasher();
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// Verifies, syncs and publishes. On a mismatch the data is removed: a resume of wrong bytes could never succeed.
+    ///
+    /// # Errors
+    /// `DataLoss` when size or digest is not the expected one, `ResourceExhausted` on a full disk.
+    pub fn commit(self, size: Option<u64>, digest: Option<&Digest>, labels: Labels) -> Result<BlobInfo> {
+        let content = self.content.clone();
+        let sealed = self.seal(size, digest)?;
+        let mut infos = content.publish(vec![sealed], &labels)?;
+        infos.pop().ok_or_else(|| Error::internal("publishing one blob gave none"))
+    }
+
+    /// Verifies and syncs; `Content::publish` then gives many blobs their names in one transaction.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn seal(mut self, size: Option<u64>, digest: Option<&Digest>) -> Result<Sealed> {
+        let size = size.or(self.expected.as_ref().map(|expected| expected.size));
+        let digest = digest.cloned().or(self.expected.as_ref().map(|expected| expected.digest.clone()));
+        if let Some(digest) = &digest
+            && digest.algorithm() != self.algorithm()
+        {
+            self.hasher = digest.algorithm().hasher();
+            self.rehash()?;
+        }
+        let path = self.slot.data();
+        let Self { slot, file, hasher, offset, .. } = self;
+        let found = hasher.finish();
+        if let Err(err) = verify(offset, &found, size, digest.as_ref()) {
+            slot.remove()?;
+            return Err(err);
+        }
+        file.set_permissions(Permissions::from_mode(0o444)).map_err(failed("chmod", &path))?;
+        if let Err(err) = file.sync_all() {
+            slot.remove()?;
+            return Err(failed("fsync", &path)(err));
+        }
+        Ok(Sealed { digest: found, size: offset, slot })
+    }
+
+    /// Removes what has arrived.
+    ///
+    /// # Errors
+    /// When the directory cannot be removed.
+    pub fn abort(self) -> Result<()> {
+        self.slot.remove()
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        match self.hasher {
+            Hasher::Sha256(_) => Algorithm::Sha256,
+            Hasher::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// Brings hasher and offset in step with the bytes on disk.
+    fn rehash(&mut self) -> Result<()> {
+        let path = self.slot.data();
+        self.file.seek(SeekFrom::Start(0)).map_err(failed("seek", &path))?;
+        self.offset = 0;
+        let mut buffer = Vec::new();
+        loop {
+            buffer.clear();
+            let read = Read::take(&self.file, REHASH_BUFFER as u64).read_to_end(&mut buffer).map_err(failed("read", &path))?;
+            if read == 0 {
+                return Ok(());
+            }
+            self.hasher.update(&buffer);
+            self.offset += read as u64;
+        }
+    }
+}
+
+fn verify(size: u64, digest: &Digest, expected_size: Option<u64>, expected: Option<&Digest>) -> Result<()> {
+    let name = expected.unwrap_or(digest);
+    if let Some(expected_size) = expected_size.filter(|expected| *expected != size) {
+        return Err(Error::new(ErrorKind::DataLoss, format!("content {name}: {size} bytes arrived, {expected_size} were promised")));
+    }
+    if name != digest {
+        return Err(Error::new(ErrorKind::DataLoss, format!("content {name}: what arrived has digest {digest}")));
+    }
+    Ok(())
+}
+
+impl Write for Ingest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.append(bytes).map_err(fs::into_io)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

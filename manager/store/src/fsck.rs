@@ -1,0 +1,1 @@
+//! Checks content, snapshots and metadata against each other.

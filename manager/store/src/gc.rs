@@ -1,0 +1,1 @@
+//! Garbage collection: what no image, container, lease or snapshot refers to.

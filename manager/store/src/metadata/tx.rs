@@ -1,0 +1,249 @@
+//! Transactions: get, list, put, delete on typed tables.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rcontainerd_types::{Error, ErrorKind, Result};
+use redb::{ReadableTable, TableError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::database_error;
+use super::table::{SCHEMA, SchemaRow, Table};
+
+type Schema = Mutex<HashMap<String, SchemaRow>>;
+type Raw<'a> = (&'a str, &'a [u8]);
+
+/// A consistent view of the database.
+pub struct ReadTx<'a> {
+    inner: redb::ReadTransaction,
+    schema: &'a Schema,
+}
+
+impl<'a> ReadTx<'a> {
+    pub(super) fn new(inner: redb::ReadTransaction, schema: &'a Schema) -> Self {
+        Self { inner, schema }
+    }
+
+    /// # Errors
+    /// When the record cannot be read or the table is from a newer schema.
+    pub fn get<T: DeserializeOwned>(&self, table: Table<T>, key: &str) -> Result<Option<T>> {
+        match self.open(table)? {
+            Some(open) => get_in(&open, table, key),
+            None => Ok(None),
+        }
+    }
+
+    /// All records, by key.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn list<T: DeserializeOwned>(&self, table: Table<T>) -> Result<Vec<(String, T)>> {
+        self.list_prefix(table, "")
+    }
+
+    /// The records whose key begins with `prefix`, by key.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn list_prefix<T: DeserializeOwned>(&self, table: Table<T>, prefix: &str) -> Result<Vec<(String, T)>> {
+        match self.open(table)? {
+            Some(open) => list_in(&open, table, prefix),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The keys that begin with `prefix`, without decoding the records.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn keys<T>(&self, table: Table<T>, prefix: &str) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        if let Some(open) = self.open(table)? {
+            scan(&open, prefix, |(key, _)| {
+                keys.push(key.to_owned());
+                Ok(())
+            })?;
+        }
+        Ok(keys)
+    }
+
+    /// Names of all tables in the file.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn tables(&self) -> Result<Vec<String>> {
+        let tables = self.inner.list_tables().map_err(database_error)?;
+        Ok(tables.map(|table| redb::TableHandle::name(&table).to_owned()).collect())
+    }
+
+    fn open<T>(&self, table: Table<T>) -> Result<Option<redb::ReadOnlyTable<&'static str, &'static [u8]>>> {
+        check_schema(self.schema, table)?;
+        match self.inner.open_table(table.definition()) {
+            Ok(open) => Ok(Some(open)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(err) => Err(database_error(err)),
+        }
+    }
+}
+
+/// A transaction that sees its own changes.
+pub struct WriteTx<'a> {
+    inner: redb::WriteTransaction,
+    schema: &'a Schema,
+    /// Rows to add to `schema` once the commit is durable.
+    declared: Mutex<HashMap<String, SchemaRow>>,
+}
+
+impl<'a> WriteTx<'a> {
+    pub(super) fn new(inner: redb::WriteTransaction, schema: &'a Schema) -> Self {
+        Self { inner, schema, declared: Mutex::default() }
+    }
+
+    /// # Errors
+    /// When the record cannot be read or the table is from a newer schema.
+    pub fn get<T: DeserializeOwned>(&self, table: Table<T>, key: &str) -> Result<Option<T>> {
+        get_in(&self.open(table)?, table, key)
+    }
+
+    /// All records, by key.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn list<T: DeserializeOwned>(&self, table: Table<T>) -> Result<Vec<(String, T)>> {
+        self.list_prefix(table, "")
+    }
+
+    /// The records whose key begins with `prefix`, by key.
+    ///
+    /// # Errors
+    /// As `get`.
+    pub fn list_prefix<T: DeserializeOwned>(&self, table: Table<T>, prefix: &str) -> Result<Vec<(String, T)>> {
+        list_in(&self.open(table)?, table, prefix)
+    }
+
+    /// Inserts or replaces.
+    ///
+    /// # Errors
+    /// When the value cannot be encoded or written.
+    pub fn put<T: Serialize>(&self, table: Table<T>, key: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value).map_err(|err| undecodable(table.name, key, &err))?;
+        self.declare(table)?;
+        let mut open = self.open(table)?;
+        open.insert(key, bytes.as_slice()).map_err(database_error)?;
+        Ok(())
+    }
+
+    /// Inserts; refuses an existing key.
+    ///
+    /// # Errors
+    /// `AlreadyExists` naming table and key, else as `put`.
+    pub fn create<T: Serialize>(&self, table: Table<T>, key: &str, value: &T) -> Result<()> {
+        if self.contains(table, key)? {
+            return Err(Error::already_exists(format!("{} {key:?} already exists", table.name)));
+        }
+        self.put(table, key, value)
+    }
+
+    /// # Errors
+    /// When the table cannot be read.
+    pub fn contains<T>(&self, table: Table<T>, key: &str) -> Result<bool> {
+        Ok(self.open(table)?.get(key).map_err(database_error)?.is_some())
+    }
+
+    /// Removes; says whether there was such a key.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub fn delete<T>(&self, table: Table<T>, key: &str) -> Result<bool> {
+        Ok(self.open(table)?.remove(key).map_err(database_error)?.is_some())
+    }
+
+    /// Adds one to the counter `key` and gives the new value (the first is 1).
+    ///
+    /// # Errors
+    /// As `put`.
+    pub fn next(&self, table: Table<u64>, key: &str) -> Result<u64> {
+        let next = self.get(table, key)?.unwrap_or(0) + 1;
+        self.put(table, key, &next)?;
+        Ok(next)
+    }
+
+    fn open<T>(&self, table: Table<T>) -> Result<redb::Table<'_, &'static str, &'static [u8]>> {
+        check_schema(self.schema, table)?;
+        self.inner.open_table(table.definition()).map_err(database_error)
+    }
+
+    /// Records the table's schema the first time that this version writes to it.
+    fn declare<T>(&self, table: Table<T>) -> Result<()> {
+        let row = table.schema_row();
+        let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).get(table.name) == Some(&row);
+        if known || declared.contains_key(table.name) {
+            return Ok(());
+        }
+        let bytes = serde_json::to_vec(&row).map_err(|err| undecodable(SCHEMA.name, table.name, &err))?;
+        let mut open = self.inner.open_table(SCHEMA.definition()).map_err(database_error)?;
+        open.insert(table.name, bytes.as_slice()).map_err(database_error)?;
+        declared.insert(table.name.to_owned(), row);
+        Ok(())
+    }
+
+    pub(super) fn commit(self) -> Result<()> {
+        let Self { inner, schema, declared } = self;
+        inner.commit().map_err(database_error)?;
+        let declared = declared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        schema.lock().unwrap_or_else(PoisonError::into_inner).extend(declared);
+        Ok(())
+    }
+
+    pub(super) fn abort(self) -> Result<()> {
+        self.inner.abort().map_err(database_error)
+    }
+}
+
+fn check_schema<T>(schema: &Schema, table: Table<T>) -> Result<()> {
+    match schema.lock().unwrap_or_else(PoisonError::into_inner).get(table.name) {
+        Some(found) => table.accept(found),
+        None => Ok(()),
+    }
+}
+
+fn get_in<T: DeserializeOwned>(open: &impl ReadableTable<&'static str, &'static [u8]>, table: Table<T>, key: &str) -> Result<Option<T>> {
+    match open.get(key).map_err(database_error)? {
+        Some(value) => Ok(Some(decode(table, key, value.value())?)),
+        None => Ok(None),
+    }
+}
+
+fn list_in<T: DeserializeOwned>(
+    open: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: Table<T>,
+    prefix: &str,
+) -> Result<Vec<(String, T)>> {
+    let mut records = Vec::new();
+    scan(open, prefix, |(key, value)| {
+        records.push((key.to_owned(), decode(table, key, value)?));
+        Ok(())
+    })?;
+    Ok(records)
+}
+
+fn scan(open: &impl ReadableTable<&'static str, &'static [u8]>, prefix: &str, mut each: impl FnMut(Raw<'_>) -> Result<()>) -> Result<()> {
+    for entry in open.range(prefix..).map_err(database_error)? {
+        let (key, value) = entry.map_err(database_error)?;
+        if !key.value().starts_with(prefix) {
+            break;
+        }
+        each((key.value(), value.value()))?;
+    }
+    Ok(())
+}
+
+fn decode<T: DeserializeOwned>(table: Table<T>, key: &str, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes).map_err(|err| undecodable(table.name, key, &err))
+}
+
+fn undecodable(table: &str, key: &str, err: &serde_json::Error) -> Error {
+    Error::new(ErrorKind::DataLoss, format!("record {key:?} of table {table:?} is not readable: {err}"))
+}

@@ -1,0 +1,151 @@
+//! One manager's store: the root directory under one lock, and handles to what is in it.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcontainerd_types::{Error, Finding, Result};
+
+use crate::content::{self, Content};
+use crate::fs::failed;
+use crate::lock::RootLock;
+use crate::metadata::Metadata;
+use crate::records::{Containers, Images, Leases};
+use crate::snapshot::{self, Snapshotter};
+
+/// Which snapshotter new root file systems use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotterChoice {
+    /// Overlay where the host can mount it on this root, native copies elsewhere.
+    #[default]
+    Auto,
+    Overlay,
+    Native,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    pub snapshotter: SnapshotterChoice,
+}
+
+/// The open store; clones share it. Dropping the last one gives the root free.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    metadata: Arc<Metadata>,
+    content: Arc<content::Shared>,
+    backends: Vec<Arc<snapshot::Shared>>,
+    default_backend: usize,
+    /// Last: the root is given free when everything else is closed.
+    _lock: RootLock,
+}
+
+impl Store {
+    /// Opens (or makes) the store at `root`, with the snapshotter that the host is good for.
+    ///
+    /// # Errors
+    /// `Conflict` naming the process that has the root; `Unsupported` for a store that a newer version wrote; I/O errors.
+    pub fn open(root: &Path) -> Result<Self> {
+        Self::open_with(root, &Options::default())
+    }
+
+    /// As `open`, with choices.
+    ///
+    /// # Errors
+    /// As `open`; `Unsupported` when overlay was asked for and the host cannot mount it there.
+    pub fn open_with(root: &Path, options: &Options) -> Result<Self> {
+        // 0711: containers' user namespaces must traverse to their rootfs; nobody may list.
+        DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(failed("create directory", root))?;
+        let root = root.canonicalize().map_err(failed("resolve", root))?;
+        let lock = RootLock::acquire(&root)?;
+        let metadata = Arc::new(Metadata::open(&root.join("meta.redb"))?);
+        let content = Arc::new(content::Shared::open(root.join("content"), metadata.clone())?);
+        let backends = snapshot::open_all(&root.join("snapshots"), &metadata)?;
+        let default_backend = choose(&backends, options.snapshotter)?;
+        Ok(Self { inner: Arc::new(Inner { root, metadata, content, backends, default_backend, _lock: lock }) })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    pub fn metadata(&self) -> &Metadata {
+        &self.inner.metadata
+    }
+
+    pub fn content(&self, namespace: &str) -> Content {
+        Content::new(self.inner.content.clone(), namespace)
+    }
+
+    /// The default snapshotter.
+    pub fn snapshots(&self, namespace: &str) -> Arc<dyn Snapshotter> {
+        snapshot::handle(&self.inner.backends[self.inner.default_backend], namespace)
+    }
+
+    /// The snapshotter of that name; `""` is the default one.
+    ///
+    /// # Errors
+    /// `NotFound` naming those there are.
+    pub fn snapshotter(&self, namespace: &str, name: &str) -> Result<Arc<dyn Snapshotter>> {
+        if name.is_empty() {
+            return Ok(self.snapshots(namespace));
+        }
+        match self.inner.backends.iter().find(|backend| backend.name() == name) {
+            Some(backend) => Ok(snapshot::handle(backend, namespace)),
+            None => Err(Error::not_found(format!("snapshotter {name:?} not found: there are {}", self.snapshotter_names().join(" and ")))),
+        }
+    }
+
+    pub fn snapshotter_names(&self) -> Vec<&'static str> {
+        self.inner.backends.iter().map(|backend| backend.name()).collect()
+    }
+
+    pub fn images(&self, namespace: &str) -> Images {
+        Images::new(self.inner.metadata.clone(), namespace)
+    }
+
+    pub fn leases(&self, namespace: &str) -> Leases {
+        Leases::new(self.inner.metadata.clone(), namespace)
+    }
+
+    pub fn containers(&self, namespace: &str) -> Containers {
+        Containers::new(self.inner.metadata.clone(), namespace)
+    }
+
+    /// What this host offers the store, in plain words.
+    pub fn check(&self) -> Vec<Finding> {
+        self.inner.backends.iter().flat_map(|backend| backend.check()).collect()
+    }
+
+    pub(crate) fn content_files(&self) -> &content::Shared {
+        &self.inner.content
+    }
+
+    pub(crate) fn backends(&self) -> &[Arc<snapshot::Shared>] {
+        &self.inner.backends
+    }
+}
+
+fn choose(backends: &[Arc<snapshot::Shared>], choice: SnapshotterChoice) -> Result<usize> {
+    let position = |name: &str| {
+        let found = backends.iter().position(|backend| backend.name() == name);
+        found.ok_or_else(|| Error::internal(format!("snapshotter {name:?} is not built in")))
+    };
+    let overlay = position(snapshot::OVERLAY)?;
+    match (choice, backends[overlay].usable()) {
+        (SnapshotterChoice::Native, _) => position(snapshot::NATIVE),
+        (SnapshotterChoice::Overlay | SnapshotterChoice::Auto, Ok(())) => Ok(overlay),
+        (SnapshotterChoice::Auto, Err(why)) => {
+            tracing::warn!(%why, "overlay cannot be used here: snapshots will be copies");
+            position(snapshot::NATIVE)
+        }
+        (SnapshotterChoice::Overlay, Err(why)) => {
+            Err(Error::unsupported(format!("{why}: choose the native snapshotter, or another --root")))
+        }
+    }
+}
