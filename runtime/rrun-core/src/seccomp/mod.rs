@@ -1,22 +1,29 @@
 //! Seccomp: an OCI profile becomes a classic BPF program, once, before the container's process exists.
 //!
 //! ```text
-//! Profile ─compile→ Program (bytes, flags) ─load in the child→ kernel (and a notify fd)
-//!                   ↑ Cache: file named by the hash of all that the program depends on
+//! Profile ─rules→ Rules ─compile→ Program (prefix of ours + libseccomp's code, flags) ─load in the child→ kernel (and a notify fd)
+//!                                 ↑ Cache: a file named by the hash of all that the program depends on
 //! ```
 
+mod cache;
+mod compile;
+mod prefix;
 mod profile;
+mod rules;
+mod syscalls;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
+pub use cache::Cache;
 pub use profile::{Arg, Profile, SyscallRule};
 
-/// Why a profile cannot be compiled.
+/// Why a profile cannot be compiled: one line.
 #[derive(Debug, thiserror::Error)]
 #[error("seccomp: {0}")]
 pub struct Error(pub String);
+
+type Result<T> = std::result::Result<T, Error>;
 
 /// A compiled filter, ready for seccomp(2).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,48 +32,32 @@ pub struct Program {
     code: Vec<u8>,
     /// `SECCOMP_FILTER_FLAG_*` bits.
     flags: u64,
-    /// Whether some action is SCMP_ACT_NOTIFY, so that loading yields a listener.
-    notify: bool,
-    /// One line per system call name that no architecture knows (skipped, as every runtime does).
+    /// One line per rule that could not be carried out.
     warnings: Vec<String>,
 }
 
 impl Program {
     /// Compiles a profile for this host.
-    pub fn compile(profile: &Profile) -> Result<Program, Error> {
-        let _ = profile;
-        unimplemented!()
+    pub fn compile(profile: &Profile) -> Result<Program> {
+        compile::compile(&rules::Rules::of(profile)?)
     }
-    /// Whether loading returns a listener fd to hand to the profile's `listenerPath`.
+
+    /// Whether loading returns a listener to hand to the profile's `listenerPath`.
     pub fn wants_listener(&self) -> bool {
-        self.notify
+        self.flags & rrun_sys::seccomp::FLAG_NEW_LISTENER != 0
     }
-    /// What was skipped, one line each.
+
+    /// What was skipped, one line each: names that no architecture knows, as every runtime skips them.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
+
     /// Loads the filter into the calling thread (every thread with `SECCOMP_FILTER_FLAG_TSYNC`). Allocates nothing: fit for a
     /// child between clone and exec. Needs no_new_privs or CAP_SYS_ADMIN. Some(fd) exactly if [`Program::wants_listener`].
     pub fn load(&self) -> io::Result<Option<OwnedFd>> {
-        let _ = (&self.code, self.flags);
-        unimplemented!()
+        rrun_sys::seccomp::set_filter(self.flags, &self.code)
     }
 }
 
-/// A directory of compiled programs (0700, owned by the caller; nothing in it is trusted otherwise).
-#[derive(Debug, Clone)]
-pub struct Cache {
-    dir: PathBuf,
-}
-
-impl Cache {
-    /// `dir` is made on first use.
-    pub fn new(dir: &Path) -> Cache {
-        Cache { dir: dir.to_path_buf() }
-    }
-    /// The program from the cache, else compiled and put there. A cache that cannot be used or trusted costs time, never the filter.
-    pub fn get_or_compile(&self, profile: &Profile) -> Result<Program, Error> {
-        let _ = &self.dir;
-        Program::compile(profile)
-    }
-}
+#[cfg(test)]
+mod tests;
