@@ -23,6 +23,10 @@ impl Reference {
         !self.tag.is_empty() || !self.digest.is_empty()
     }
 
+    pub fn has_digest(&self) -> bool {
+        !self.digest.is_empty()
+    }
+
     #[must_use]
     pub fn or_latest(mut self) -> Self {
         if !self.is_pinned() {

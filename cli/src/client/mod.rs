@@ -18,6 +18,7 @@ use hyper::client::conn::http1::SendRequest;
 pub use call::{Call, Hijacked, full_body, path_segment};
 pub use endpoint::Endpoint;
 pub use error::ApiError;
+pub use transport::connect as dial;
 
 /// The newest API version this client speaks; an older server's version is used when it says so.
 pub const API_VERSION: Version = Version { major: 1, minor: 50 };

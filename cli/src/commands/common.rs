@@ -69,6 +69,18 @@ where
     code.map_or(Ok(()), |code| Err(Failure::silent(code)))
 }
 
+/// As [`for_each`], all at once; texts and failures come in the order of the arguments.
+///
+/// # Errors
+/// A failure without a text if any of them failed.
+pub async fn in_parallel<F>(args: &[String], each: F) -> Result<(), Failure>
+where
+    F: AsyncFn(&str) -> Result<Option<String>, Failure>,
+{
+    let mut results = futures_util::future::join_all(args.iter().map(|arg| each(arg))).await.into_iter();
+    for_each(args, async |_| results.next().unwrap_or(Ok(None))).await
+}
+
 /// Asks on the terminal; anything but yes is no.
 ///
 /// # Errors
@@ -78,4 +90,48 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES"))
+}
+
+/// Order of names in which runs of digits count as numbers: `a2` before `a10`.
+pub fn natural(one: &str, other: &str) -> std::cmp::Ordering {
+    let (mut a, mut b) = (one.as_bytes(), other.as_bytes());
+    loop {
+        match (a.first(), b.first()) {
+            (Some(x), Some(y)) if x.is_ascii_digit() && y.is_ascii_digit() => {
+                let (left, right) = (digits(a), digits(b));
+                let number = |text: &[u8]| text.iter().skip_while(|byte| **byte == b'0').copied().collect::<Vec<u8>>();
+                let (m, n) = (number(&a[..left]), number(&b[..right]));
+                let order = m.len().cmp(&n.len()).then_with(|| m.cmp(&n));
+                if order.is_ne() {
+                    return order;
+                }
+                (a, b) = (&a[left..], &b[right..]);
+            }
+            (Some(x), Some(y)) if x == y => (a, b) = (&a[1..], &b[1..]),
+            (x, y) => return x.cmp(&y),
+        }
+    }
+}
+
+fn digits(text: &[u8]) -> usize {
+    text.iter().take_while(|byte| byte.is_ascii_digit()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_grouped() {
+        let pairs = ["status=running".to_owned(), "status=exited".to_owned(), "label=a=b".to_owned()];
+        assert_eq!(filters(&pairs), r#"{"status":{"running":true,"exited":true},"label":{"a=b":true}}"#);
+        assert_eq!(filters(&[]), "");
+    }
+
+    #[test]
+    fn numbers_in_names_are_numbers() {
+        let mut names = ["a10", "a2", "b", "a", "a02x"];
+        names.sort_by(|x, y| natural(x, y));
+        assert_eq!(names, ["a", "a2", "a02x", "a10", "b"]);
+    }
 }

@@ -26,6 +26,9 @@ pub static COMMAND: Command = Command {
     ..leaf(run)
 };
 
+/// Columns of images, also for `system df -v`.
+pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "imageContext" };
+
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
@@ -65,12 +68,12 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
 const NONE: &str = "<none>";
 
 /// A row for each tag; for an image without one, a row for what else names it.
-fn rows(image: &ImageSummary, digests: bool, truncate: bool) -> Vec<Row> {
+pub fn rows(image: &ImageSummary, digests: bool, truncate: bool) -> Vec<Row> {
     names(image, digests).into_iter().map(|(repository, tag, digest)| row(image, &repository, &tag, &digest, truncate)).collect()
 }
 
 /// Repository, tag and digest of each row.
-pub fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
+fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
     let tags: Vec<(&str, &str)> =
         image.repo_tags.iter().filter(|tag| *tag != "<none>:<none>").filter_map(|tag| tag.rsplit_once(':')).collect();
     let found: Vec<(&str, &str)> = image.repo_digests.iter().filter(|d| *d != "<none>@<none>").filter_map(|d| d.split_once('@')).collect();

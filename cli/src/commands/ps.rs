@@ -27,6 +27,9 @@ pub static COMMAND: Command = Command {
     ..leaf(run)
 };
 
+/// Columns of containers, also for `system df -v`.
+pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "ContainerContext" };
+
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
@@ -71,12 +74,11 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
         .await?;
     let truncate = !matches.bool("no-trunc");
     let rows = containers.iter().map(|container| row(container, truncate)).collect();
-    let columns =
-        Columns { table: if size { WITH_SIZE } else { PLAIN }, quiet: "{{.ID}}", headers: HEADERS, type_name: "ContainerContext" };
+    let columns = Columns { table: if size { WITH_SIZE } else { PLAIN }, ..COLUMNS };
     print_rows(cli, matches, "psFormat", &columns, rows)
 }
 
-fn row(container: &ContainerSummary, truncate: bool) -> Row {
+pub fn row(container: &ContainerSummary, truncate: bool) -> Row {
     let command = if truncate { units::ellipsis(&container.command, 20) } else { container.command.clone() };
     let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
     Row::new()

@@ -35,6 +35,22 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// Stops the echo of what is typed, for passwords, and leaves the rest as it is.
+    ///
+    /// # Errors
+    /// When the terminal refuses.
+    pub fn without_echo() -> std::io::Result<Self> {
+        let stdin = rustix::stdio::stdin();
+        let before = tcgetattr(stdin)?;
+        let mut quiet = before.clone();
+        quiet.local_modes.remove(rustix::termios::LocalModes::ECHO);
+        remember(Some(before));
+        tcsetattr(stdin, OptionalActions::Now, &quiet)?;
+        Ok(Self(()))
+    }
+}
+
 impl Drop for Raw {
     fn drop(&mut self) {
         restore();
