@@ -1,4 +1,21 @@
 //! The Docker Engine API over core: translate, call, translate back.
+//!
+//! ```text
+//! request ─ server (version, headers) ─ handlers ─ convert ─ core
+//!                                          │
+//!                                          ├ wire      parameters, bodies, errors, frames
+//!                                          ├ session   hijacked connections: attach, exec
+//!                                          └ versions  what older API versions see
+//! ```
+//!
+//! [`router`] is all a server needs; it must serve HTTP/1.1 with upgrades enabled (`axum::serve` does).
 
 mod convert;
+mod handlers;
+mod server;
+mod session;
+mod versions;
 mod wire;
+
+pub use server::router;
+pub use wire::version::ApiVersion;

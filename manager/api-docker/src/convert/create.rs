@@ -9,17 +9,21 @@ use proto_docker::{Empty, StringSet};
 use rcontainerd_core::containers::{Config, CreateContainer, EndpointRequest, HealthCheck};
 
 use super::host_config;
+use crate::wire::error::ApiError;
 
 /// Translates everything the body says; what core does not support it refuses itself, by name.
-pub(crate) fn command(name: Option<String>, platform: Option<String>, body: CreateRequest) -> CreateContainer {
+///
+/// # Errors
+/// 400 for the options of a mount that core has no word for (`image`, `cluster`).
+pub(crate) fn command(name: Option<String>, platform: Option<String>, body: CreateRequest) -> Result<CreateContainer, ApiError> {
     let endpoints = body.networking_config.and_then(|networking| networking.endpoints_config).unwrap_or_default();
-    CreateContainer {
+    Ok(CreateContainer {
         name,
         platform,
         config: config(body.config),
-        host_config: host_config::to_core(body.host_config.unwrap_or_default()),
+        host_config: host_config::to_core(body.host_config.unwrap_or_default())?,
         endpoints: endpoints.into_iter().map(|(network, settings)| (network, endpoint(settings.unwrap_or_default()))).collect(),
-    }
+    })
 }
 
 fn config(dto: ConfigDto) -> Config {

@@ -5,12 +5,15 @@ use proto_docker::host_config as dto;
 use rcontainerd_core::containers as core;
 
 use super::create::some_map;
+use crate::wire::error::ApiError;
 
-pub(crate) fn to_core(host: dto::HostConfig) -> core::HostConfig {
+/// # Errors
+/// 400 for the options of a mount that core has no word for.
+pub(crate) fn to_core(host: dto::HostConfig) -> Result<core::HostConfig, ApiError> {
     let resources = resources_to_core(&host);
-    core::HostConfig {
+    Ok(core::HostConfig {
         binds: host.binds.unwrap_or_default(),
-        mounts: host.mounts.unwrap_or_default().into_iter().map(mount_to_core).collect(),
+        mounts: host.mounts.unwrap_or_default().into_iter().map(mount_to_core).collect::<Result<_, _>>()?,
         tmpfs: host.tmpfs.unwrap_or_default(),
         volume_driver: host.volume_driver,
         volumes_from: host.volumes_from.unwrap_or_default(),
@@ -50,7 +53,7 @@ pub(crate) fn to_core(host: dto::HostConfig) -> core::HostConfig {
         isolation: host.isolation,
         cgroup: host.cgroup,
         resources,
-    }
+    })
 }
 
 /// Rows and columns; zeros mean that the client has no terminal. Larger than any terminal is cut.
@@ -134,8 +137,12 @@ fn device_request_to_core(request: &dto::DeviceRequest) -> core::DeviceRequest {
     }
 }
 
-fn mount_to_core(mount: dto::Mount) -> core::MountRequest {
-    core::MountRequest {
+fn mount_to_core(mount: dto::Mount) -> Result<core::MountRequest, ApiError> {
+    let foreign = [(mount.image_options.is_some(), "ImageOptions"), (mount.cluster_options.is_some(), "ClusterOptions")];
+    if let Some((_, name)) = foreign.iter().find(|(given, _)| *given) {
+        return Err(ApiError::bad_request(format!("invalid mount config for type \"{}\": {name} is not supported", mount.kind)));
+    }
+    Ok(core::MountRequest {
         kind: mount.kind,
         source: mount.source,
         target: mount.target,
@@ -159,7 +166,7 @@ fn mount_to_core(mount: dto::Mount) -> core::MountRequest {
             }
         }),
         tmpfs: mount.tmpfs_options.map(|tmpfs| core::TmpfsOptions { size: tmpfs.size_bytes, mode: tmpfs.mode, options: tmpfs.options }),
-    }
+    })
 }
 
 /// As `inspect` prints it: the lists that dockerd prints as `[]` are there, the others `null` when empty.

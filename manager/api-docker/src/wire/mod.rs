@@ -4,6 +4,7 @@ pub(crate) mod detach;
 pub(crate) mod error;
 pub(crate) mod filters;
 pub(crate) mod json;
+pub(crate) mod pipe;
 pub(crate) mod progress;
 pub(crate) mod query;
 pub(crate) mod raw_stream;

@@ -23,6 +23,23 @@ pub(crate) fn rfc3339_fixed(time: Timestamp) -> String {
     format!("{time:.9}")
 }
 
+/// RFC 3339 in whole seconds.
+pub(crate) fn rfc3339_seconds(time: Timestamp) -> String {
+    format!("{time:.0}")
+}
+
+/// A point in time as filters give it: seconds since the epoch, RFC 3339, or how long before `now` (`10m`, `1h30m`).
+pub(crate) fn point(text: &str, now: Timestamp) -> Option<Timestamp> {
+    if let Some(time) = parse(text) {
+        return Some(time);
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time);
+    }
+    let ago: SignedDuration = text.parse().ok()?;
+    now.checked_sub(ago).ok()
+}
+
 /// `since` and `until`: `seconds[.nanoseconds]` since the epoch; `None` if missing, empty or 0.
 ///
 /// # Errors
@@ -60,6 +77,16 @@ mod tests {
         assert_eq!(rfc3339(whole), "2026-11-21T04:11:17Z");
         assert_eq!(rfc3339_fixed(whole), "2026-11-21T04:11:17.000000000Z");
         assert_eq!(rfc3339_or_never(None), NEVER);
+    }
+
+    #[test]
+    fn points_in_time_may_be_relative() {
+        let now = Timestamp::from_second(1_000_000).expect("a time");
+        assert_eq!(point("10m", now), Timestamp::from_second(999_400).ok());
+        assert_eq!(point("1h30m", now), Timestamp::from_second(994_600).ok());
+        assert_eq!(point("5", now), Timestamp::from_second(5).ok());
+        assert_eq!(point("1970-01-01T00:00:07Z", now), Timestamp::from_second(7).ok());
+        assert_eq!(point("soon", now), None);
     }
 
     #[test]
