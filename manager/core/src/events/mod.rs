@@ -50,6 +50,15 @@ pub struct Event {
     pub attributes: BTreeMap<String, String>,
 }
 
+/// An event that has no number and time yet.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub kind: EventKind,
+    pub action: String,
+    pub actor: String,
+    pub attributes: BTreeMap<String, String>,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct EventQuery {
     pub since: Option<Timestamp>,

@@ -1,53 +1,309 @@
-//! The volume service.
+//! The volume service: records in the database, data in `ROOT/volumes/<name>/_data`.
 
-use rcontainerd_types::{Error, Result};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rcontainerd_store::Store;
+use rcontainerd_store::metadata::Table;
+use rcontainerd_types::{Error, ErrorKind, Result, id};
 
 use super::{CreateVolume, RemoveVolume, Volume};
 use crate::containers::PruneReport;
+use crate::events::{EventKind, Events, NewEvent};
 use crate::filters::Filters;
+
+const VOLUMES: Table<Volume> = Table::new("docker.volumes", 1);
+const LIST_FILTERS: [&str; 5] = ["name", "label", "label!", "driver", "dangling"];
+const PRUNE_FILTERS: [&str; 3] = ["all", "label", "label!"];
+
+/// Which containers refer to which volumes: volume name → container ids. Asked afresh for each decision.
+pub type References = Arc<dyn Fn() -> Result<BTreeMap<String, Vec<String>>> + Send + Sync>;
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Volumes {}
+pub struct Volumes {
+    inner: Arc<Inner>,
+}
 
-fn unwired<T>() -> Result<T> {
-    Err(Error::unsupported("volumes: not wired yet"))
+struct Inner {
+    store: Store,
+    dir: PathBuf,
+    events: Events,
+    references: References,
+    /// Serialises create, remove and prune: a volume in use must not vanish between the look and the deed.
+    lock: tokio::sync::Mutex<()>,
 }
 
 impl Volumes {
+    /// # Errors
+    /// When `ROOT/volumes` cannot be made.
+    pub fn open(store: Store, events: Events, references: References) -> Result<Self> {
+        let dir = store.root().join("volumes");
+        make_dir(&dir, 0o711)?;
+        Ok(Self { inner: Arc::new(Inner { store, dir, events, references, lock: tokio::sync::Mutex::new(()) }) })
+    }
+
     /// The volume of that name if it exists already.
     ///
     /// # Errors
     /// `InvalidArgument` for a malformed name, `Unsupported` for a driver or option that is not ours.
-    pub async fn create(&self, _command: CreateVolume) -> Result<Volume> {
-        unwired()
+    pub async fn create(&self, command: CreateVolume) -> Result<Volume> {
+        let _guard = self.inner.lock.lock().await;
+        self.blocking(move |inner| inner.create(command)).await
     }
 
     /// # Errors
     /// `NotFound` (`get x: no such volume`).
-    pub async fn inspect(&self, _name: &str) -> Result<Volume> {
-        unwired()
+    pub async fn inspect(&self, name: &str) -> Result<Volume> {
+        let name = name.to_owned();
+        self.blocking(move |inner| inner.get(&name)).await
     }
 
     /// By name; filters `name`, `label`, `driver`, `dangling`.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown filter.
-    pub async fn list(&self, _filters: Filters) -> Result<Vec<Volume>> {
-        unwired()
+    pub async fn list(&self, filters: Filters) -> Result<Vec<Volume>> {
+        filters.accept(&LIST_FILTERS)?;
+        let dangling = filters.flag("dangling")?;
+        self.blocking(move |inner| {
+            let used = (inner.references)()?;
+            let wanted = |volume: &Volume| {
+                filters.any("name", |part| volume.name.contains(part))
+                    && filters.any("driver", |driver| volume.driver == driver)
+                    && filters.labels(&volume.labels)
+                    && dangling.is_none_or(|dangling| dangling != used.contains_key(&volume.name))
+            };
+            Ok(inner.all()?.into_iter().filter(wanted).collect())
+        })
+        .await
     }
 
     /// # Errors
     /// `NotFound`; `Conflict` while a container refers to it.
-    pub async fn remove(&self, _command: RemoveVolume) -> Result<()> {
-        unwired()
+    pub async fn remove(&self, command: RemoveVolume) -> Result<()> {
+        let _guard = self.inner.lock.lock().await;
+        self.blocking(move |inner| inner.remove(&command)).await
     }
 
     /// Removes unused anonymous volumes, with filter `all=true` named ones too.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown filter.
-    pub async fn prune(&self, _filters: Filters) -> Result<PruneReport> {
-        unwired()
+    pub async fn prune(&self, filters: Filters) -> Result<PruneReport> {
+        filters.accept(&PRUNE_FILTERS)?;
+        let all = filters.flag("all")?.unwrap_or(false);
+        let _guard = self.inner.lock.lock().await;
+        self.blocking(move |inner| {
+            let used = (inner.references)()?;
+            let goes = |volume: &Volume| (all || volume.anonymous) && !used.contains_key(&volume.name) && filters.labels(&volume.labels);
+            let mut report = PruneReport::default();
+            for volume in inner.all()?.into_iter().filter(goes) {
+                report.space_reclaimed += disk_usage(&volume.mountpoint);
+                inner.destroy(&volume)?;
+                report.deleted.push(volume.name);
+            }
+            Ok(report)
+        })
+        .await
+    }
+
+    /// Remembers that the image's files were copied in, or that a container has used it without.
+    ///
+    /// # Errors
+    /// `NotFound`, or those of the database.
+    pub async fn mark_populated(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |inner| {
+            let mut volume = inner.get(&name)?;
+            volume.populated = true;
+            inner.store.metadata().write(|tx| tx.put(VOLUMES, &name, &volume))
+        })
+        .await
+    }
+
+    /// Bytes on disk of a volume.
+    pub async fn usage(&self, volume: &Volume) -> Result<u64> {
+        let path = volume.mountpoint.clone();
+        self.blocking(move |_| Ok(disk_usage(&path))).await
+    }
+
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = self.inner.clone();
+        let joined = tokio::task::spawn_blocking(move || work(&inner)).await;
+        joined.map_err(|err| Error::internal(format!("volume work was cut off: {err}")))?
+    }
+}
+
+impl Inner {
+    fn create(&self, command: CreateVolume) -> Result<Volume> {
+        if !matches!(command.driver.as_str(), "" | "local") {
+            return Err(Error::not_found(format!("error looking up volume plugin {0}: plugin \"{0}\" not found", command.driver)));
+        }
+        if let Some(key) = command.driver_options.keys().next() {
+            return Err(Error::unsupported(format!("volume driver option {key:?} is not supported yet; bind-mount the directory instead")));
+        }
+        let anonymous = command.name.is_empty();
+        let name = if anonymous { id::generate()? } else { command.name };
+        check_name(&name)?;
+        if let Some(volume) = self.store.metadata().read(|tx| tx.get(VOLUMES, &name))? {
+            return Ok(volume);
+        }
+        let mountpoint = self.dir.join(&name).join("_data");
+        make_dir(&self.dir.join(&name), 0o701)?;
+        make_dir(&mountpoint, 0o755)?;
+        let volume = Volume {
+            name,
+            driver: "local".into(),
+            mountpoint,
+            created: Timestamp::now(),
+            labels: command.labels,
+            driver_options: BTreeMap::new(),
+            anonymous,
+            populated: false,
+        };
+        let event = self.store.metadata().write(|tx| {
+            tx.put(VOLUMES, &volume.name, &volume)?;
+            self.events.record(tx, told("create", &volume.name))
+        })?;
+        self.events.publish(event);
+        Ok(volume)
+    }
+
+    fn get(&self, name: &str) -> Result<Volume> {
+        let found = self.store.metadata().read(|tx| tx.get(VOLUMES, name))?;
+        found.ok_or_else(|| Error::not_found(format!("get {name}: no such volume")))
+    }
+
+    fn all(&self) -> Result<Vec<Volume>> {
+        Ok(self.store.metadata().read(|tx| tx.list(VOLUMES))?.into_iter().map(|(_, volume)| volume).collect())
+    }
+
+    fn remove(&self, command: &RemoveVolume) -> Result<()> {
+        let volume = match self.get(&command.name) {
+            Err(err) if err.kind() == ErrorKind::NotFound && command.force => return Ok(()),
+            other => other?,
+        };
+        if let Some(users) = (self.references)()?.get(&volume.name) {
+            return Err(Error::conflict(format!("remove {}: volume is in use - [{}]", volume.name, users.join(", "))));
+        }
+        self.destroy(&volume)
+    }
+
+    /// The data goes first: a crash in between leaves a record of an empty volume, never data without a record.
+    fn destroy(&self, volume: &Volume) -> Result<()> {
+        let dir = self.dir.join(&volume.name);
+        match fs::remove_dir_all(&dir) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", dir.display()), err)),
+            _ => {}
+        }
+        let event = self.store.metadata().write(|tx| {
+            tx.delete(VOLUMES, &volume.name)?;
+            self.events.record(tx, told("destroy", &volume.name))
+        })?;
+        self.events.publish(event);
+        Ok(())
+    }
+}
+
+fn told(action: &str, name: &str) -> NewEvent {
+    let attributes = BTreeMap::from([("driver".into(), "local".into())]);
+    NewEvent { kind: EventKind::Volume, action: action.into(), actor: name.into(), attributes }
+}
+
+/// Docker's rule for volume names.
+fn check_name(name: &str) -> Result<()> {
+    let bytes = name.as_bytes();
+    let well_formed =
+        bytes.len() >= 2 && bytes[0].is_ascii_alphanumeric() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(b));
+    if well_formed && bytes.len() <= 255 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|err| Error::io(format!("create {}", path.display()), err))
+}
+
+/// Bytes of blocks below `path`, as du(1) counts; hard links once. What vanishes meanwhile counts nothing.
+fn disk_usage(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut pending = vec![path.to_owned()];
+    let mut bytes = 0;
+    while let Some(path) = pending.pop() {
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
+        if found.nlink() > 1 && !found.is_dir() && !seen.insert((found.dev(), found.ino())) {
+            continue;
+        }
+        bytes += found.blocks() * 512;
+        if found.is_dir() {
+            pending.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        volumes: Volumes,
+        used: Arc<std::sync::Mutex<BTreeMap<String, Vec<String>>>>,
+    }
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = Store::open(dir.path()).expect("store");
+        let events = Events::open(&store).expect("events");
+        let used = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
+        let shared = used.clone();
+        let references: References = Arc::new(move || Ok(shared.lock().expect("lock").clone()));
+        Bench { _dir: dir, volumes: Volumes::open(store, events, references).expect("volumes"), used }
+    }
+
+    fn named(name: &str) -> CreateVolume {
+        CreateVolume { name: name.into(), ..CreateVolume::default() }
+    }
+
+    #[tokio::test]
+    async fn a_volume_in_use_stays_and_goes_when_free() {
+        let bench = bench();
+        let volume = bench.volumes.create(named("data")).await.expect("create");
+        assert_eq!(bench.volumes.create(named("data")).await.expect("again"), volume);
+        bench.used.lock().expect("lock").insert("data".into(), vec!["c1".into()]);
+        let err = bench.volumes.remove(RemoveVolume { name: "data".into(), force: true }).await.expect_err("in use");
+        assert_eq!((err.kind(), err.message()), (ErrorKind::Conflict, "remove data: volume is in use - [c1]"));
+        bench.used.lock().expect("lock").clear();
+        bench.volumes.remove(RemoveVolume { name: "data".into(), force: false }).await.expect("remove");
+        assert!(!volume.mountpoint.exists());
+        assert_eq!(bench.volumes.inspect("data").await.expect_err("gone").message(), "get data: no such volume");
+    }
+
+    #[tokio::test]
+    async fn prune_takes_anonymous_ones_unless_told_all() {
+        let bench = bench();
+        bench.volumes.create(named("kept")).await.expect("create");
+        let anonymous = bench.volumes.create(named("")).await.expect("create");
+        assert_eq!(bench.volumes.prune(Filters::default()).await.expect("prune").deleted, [anonymous.name]);
+        let all = Filters(BTreeMap::from([("all".into(), vec!["true".into()])]));
+        assert_eq!(bench.volumes.prune(all).await.expect("prune").deleted, ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn names_that_leave_the_directory_are_refused() {
+        let bench = bench();
+        for bad in ["..", "a/b", "/x", ".a", "a b", "x"] {
+            assert!(bench.volumes.create(named(bad)).await.is_err(), "{bad:?} should be refused");
+        }
     }
 }
