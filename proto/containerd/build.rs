@@ -10,7 +10,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     collect(Path::new("proto"), grpc, &mut files)?;
     files.sort();
     let descriptors = protox::compile(&files, ["proto"])?;
-    tonic_prost_build::configure().build_client(grpc).build_server(grpc).build_transport(false).compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    // An `Any` needs its message's full name.
+    config.enable_type_names();
+    tonic_prost_build::configure().build_client(grpc).build_server(grpc).build_transport(false).compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 
