@@ -1,7 +1,7 @@
 //! What every command has at hand: global options, configuration, the engine.
 
 use std::cell::OnceCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::client::endpoint::TlsFiles;
 use crate::client::{Client, Endpoint};
@@ -34,10 +34,6 @@ impl Cli {
 
     pub fn contexts(&self) -> context::Store {
         context::Store::new(&self.directory)
-    }
-
-    pub fn directory(&self) -> &Path {
-        &self.directory
     }
 
     /// The engine in use.

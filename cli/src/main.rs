@@ -56,12 +56,12 @@ fn run(words: &[String]) -> Result<(), Failure> {
     match rest.split_first() {
         None => output::print(&help::text(root, "", terminal::width())),
         Some((word, rest)) if word == "help" => show_help(rest),
-        Some(_) => descend(Cli::new(globals), &rest),
+        Some(_) => descend(&Cli::new(globals), &rest),
     }
 }
 
 /// Finds the command that the words name and runs it.
-fn descend(cli: Cli, words: &[String]) -> Result<(), Failure> {
+fn descend(cli: &Cli, words: &[String]) -> Result<(), Failure> {
     let mut command: &Command = &commands::ROOT;
     let mut path = String::new();
     let mut rest = words;
@@ -90,7 +90,7 @@ fn descend(cli: Cli, words: &[String]) -> Result<(), Failure> {
         }
         Body::Run(action) => {
             parse::arity(command, &matches)?;
-            execute(&cli, action, &matches)
+            execute(cli, action, &matches)
         }
     }
 }
@@ -112,7 +112,7 @@ fn unknown(command: &Command, path: &str, word: &str) -> Failure {
         ));
     }
     Failure::message(format!(
-        "{PROGRAM}: unknown command: {full} {word}\n{hint}\nUsage:  {full} COMMAND\n\nRun '{full} --help' for more information"
+        "{PROGRAM}: unknown command: {full} {word}\n{hint}\nUsage:  {full}\n\nRun '{full} --help' for more information"
     ))
 }
 

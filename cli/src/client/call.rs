@@ -168,7 +168,7 @@ fn empty_body() -> Body {
     Empty::new().map_err(|never| match never {}).boxed()
 }
 
-pub fn full_body(bytes: Vec<u8>) -> Body {
+fn full_body(bytes: Vec<u8>) -> Body {
     Full::new(Bytes::from(bytes)).map_err(|never| match never {}).boxed()
 }
 

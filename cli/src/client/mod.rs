@@ -15,7 +15,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
-pub use call::{Call, Hijacked, full_body, path_segment};
+pub use call::{Call, Hijacked, path_segment};
 pub use endpoint::Endpoint;
 pub use error::ApiError;
 pub use transport::connect as dial;
@@ -116,6 +116,6 @@ impl Client {
     }
 
     fn take_idle(&self) -> Option<SendRequest<Body>> {
-        self.idle.take().filter(|sender| sender.is_ready())
+        self.idle.take().filter(SendRequest::is_ready)
     }
 }

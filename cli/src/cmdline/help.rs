@@ -45,7 +45,11 @@ fn aliases(out: &mut String, command: &Command) {
     }
 }
 
+/// A section without a title is not shown: commands for programs, not for people.
 fn list(out: &mut String, section: &Section) {
+    if section.title.is_empty() {
+        return;
+    }
     push(out, format_args!("\n{}:\n", section.title));
     let width = section.entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0).max(11);
     for Entry { name, command, .. } in section.entries {

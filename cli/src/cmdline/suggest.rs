@@ -3,7 +3,7 @@
 /// The closest known name, if it is close enough to be worth saying.
 pub fn closest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = match typed.chars().count() {
-        0..=2 => 1,
+        0..=3 => 1,
         _ => 2,
     };
     names

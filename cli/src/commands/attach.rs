@@ -4,7 +4,7 @@ use proto_docker::inspect::ContainerInspect;
 
 use super::run::{Exit, attach_call};
 use crate::cli::Cli;
-use crate::client::path_segment;
+use crate::client::{Client, path_segment};
 use crate::cmdline::{Args, Command, Flag, Matches, Outcome, Running, leaf, string, switch};
 use crate::failure::Failure;
 use crate::session::signals::{self, Window};
@@ -48,7 +48,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     let exit = Exit::watch(client, &container.id, "not-running").await?;
     let hijacked = attach_call(client, &container.id, &wiring).hijack().await?;
     let session = Session::open(hijacked, wiring.clone())?;
-    let window = (wiring.tty && terminal::stdout_is_terminal()).then(|| Window::Container(container.id.clone()).follow(client));
+    let window = (wiring.tty && terminal::stdout_is_terminal()).then(|| nudged(Window::Container(container.id.clone()), client));
     let forward = caught.map(|caught| caught.forward(client, &container.id));
     match signals::beside(session.run(), forward, window).await? {
         End::Detached => Err(Failure::message("read escape sequence")),
@@ -57,6 +57,12 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
             code => Err(Failure::status(code)),
         },
     }
+}
+
+/// The program in the container has drawn its screen already: it is made to draw it again.
+async fn nudged(window: Window, client: &Client) -> std::convert::Infallible {
+    window.nudge(client).await;
+    window.follow(client).await
 }
 
 fn refuse_unless_running(container: &ContainerInspect) -> Outcome {

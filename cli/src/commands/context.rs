@@ -29,7 +29,8 @@ pub static COMMAND: Command = group("Manage contexts", &[Section { title: "Comma
 
 static CREATE_FLAGS: &[Flag] = &[
     string("description", "", "Description of the context"),
-    many("docker", "", "stringToString", "Engine of the context (host=…,ca=…,cert=…,key=…,skip-tls-verify=…,from=…)").check(check::key_value),
+    many("docker", "", "stringToString", "Engine of the context (host=…,ca=…,cert=…,key=…,skip-tls-verify=…,from=…)")
+        .check(check::key_value),
     string("from", "", "Take the engine from another context"),
 ];
 
@@ -43,7 +44,8 @@ static CREATE: Command = Command {
 
 static UPDATE_FLAGS: &[Flag] = &[
     string("description", "", "Description of the context"),
-    many("docker", "", "stringToString", "Engine of the context (host=…,ca=…,cert=…,key=…,skip-tls-verify=…,from=…)").check(check::key_value),
+    many("docker", "", "stringToString", "Engine of the context (host=…,ca=…,cert=…,key=…,skip-tls-verify=…,from=…)")
+        .check(check::key_value),
 ];
 
 static UPDATE: Command = Command {
@@ -120,8 +122,8 @@ fn wanted(cli: &Cli, matches: &Matches, mut start: DockerEndpoint) -> Result<Wan
             "cert" => files.cert = Some(expand(&value)),
             "key" => files.key = Some(expand(&value)),
             "skip-tls-verify" => {
-                start.skip_tls_verify =
-                    check::parse_bool(&value).ok_or_else(|| Failure::message(format!("failed to parse {key}: {value:?} is neither true nor false")))?;
+                start.skip_tls_verify = check::parse_bool(&value)
+                    .ok_or_else(|| Failure::message(format!("failed to parse {key}: {value:?} is neither true nor false")))?;
             }
             "from" => start = source(cli, &value)?,
             other => return Err(Failure::message(format!("unrecognized config key: {other}"))),
@@ -197,7 +199,13 @@ fn update(cli: &Cli, matches: &Matches) -> Outcome {
 const COLUMNS: Columns = Columns {
     table: "{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}",
     quiet: "{{.Name}}",
-    headers: &[("Name", "NAME"), ("Description", "DESCRIPTION"), ("DockerEndpoint", "DOCKER ENDPOINT"), ("Error", "ERROR"), ("Current", "")],
+    headers: &[
+        ("Name", "NAME"),
+        ("Description", "DESCRIPTION"),
+        ("DockerEndpoint", "DOCKER ENDPOINT"),
+        ("Error", "ERROR"),
+        ("Current", ""),
+    ],
     type_name: "clientContextContext",
 };
 
@@ -219,7 +227,9 @@ fn list(cli: &Cli, matches: &Matches) -> Outcome {
     }
     print_rows(cli, matches, "contextFormat", &COLUMNS, rows)?;
     if !matches.bool("quiet") && host_variable().is_some() {
-        eprintln!("Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.");
+        eprintln!(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable."
+        );
     }
     Ok(())
 }
@@ -235,7 +245,9 @@ fn use_context(cli: &Cli, matches: &Matches) -> Outcome {
     output::line(name)?;
     eprintln!("Current context is now {name:?}");
     if name != DEFAULT && host_variable().is_some() {
-        eprintln!("Warning: DOCKER_HOST environment variable overrides the active context. To use {name:?}, either set the global --context flag, or unset DOCKER_HOST environment variable.");
+        eprintln!(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use {name:?}, either set the global --context flag, or unset DOCKER_HOST environment variable."
+        );
     }
     Ok(())
 }
@@ -245,7 +257,7 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
     if matches.args.is_empty() {
         matches.args.push(cli.context_name());
     }
-    inspect::show(&matches, async |name| document(cli, name).map(|value| value.to_string())).await
+    inspect::show(&matches, async |name| document(cli, name).map(|value| crate::output::json::compact(&value, true))).await
 }
 
 fn document(cli: &Cli, name: &str) -> Result<Value, Failure> {

@@ -16,12 +16,8 @@ use crate::output::units::human_size;
 
 static FLAGS: &[Flag] = &[format_flag(), switch("verbose", "v", "Show each image, container and volume")];
 
-pub static COMMAND: Command = Command {
-    usage: "[OPTIONS]",
-    about: "Show disk usage",
-    flags: &[FLAGS],
-    ..leaf(|cli, matches| Box::pin(go(cli, matches)))
-};
+pub static COMMAND: Command =
+    Command { usage: "[OPTIONS]", about: "Show disk usage", flags: &[FLAGS], ..leaf(|cli, matches| Box::pin(go(cli, matches))) };
 
 const COLUMNS: Columns = Columns {
     table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
@@ -40,7 +36,8 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
 }
 
 fn line(kind: &str, total: usize, active: usize, size: i64, reclaimable: i64, percent: bool) -> Row {
-    let free = if percent && size > 0 { format!("{} ({}%)", human_size(reclaimable), reclaimable * 100 / size) } else { human_size(reclaimable) };
+    let free =
+        if percent && size > 0 { format!("{} ({}%)", human_size(reclaimable), reclaimable * 100 / size) } else { human_size(reclaimable) };
     let row = Row::new().set("Type", kind).set("TotalCount", total.to_string()).set("Active", active.to_string());
     row.set("Size", human_size(size)).set("Reclaimable", free)
 }
@@ -83,7 +80,8 @@ fn volumes_row(usage: &DiskUsage) -> Row {
 fn cache_row(usage: &DiskUsage) -> Row {
     let records = usage.build_cache.as_deref().unwrap_or_default();
     let in_use = |record: &&serde_json::Value| record["InUse"].as_bool().unwrap_or(false);
-    let size = |record: &serde_json::Value| if record["Shared"].as_bool().unwrap_or(false) { 0 } else { record["Size"].as_i64().unwrap_or(0) };
+    let size =
+        |record: &serde_json::Value| if record["Shared"].as_bool().unwrap_or(false) { 0 } else { record["Size"].as_i64().unwrap_or(0) };
     let total = usage.builder_size.unwrap_or_else(|| records.iter().map(size).sum());
     let free: i64 = records.iter().filter(|record| !in_use(record)).map(size).sum();
     line("Build Cache", records.len(), records.iter().filter(in_use).count(), total, free, false)
@@ -103,8 +101,10 @@ fn verbose(matches: &Matches, usage: &DiskUsage) -> Outcome {
         ..images::COLUMNS
     };
     table("Images space usage:", &image_columns, all_images.iter().flat_map(|image| images::rows(image, false, true)).collect())?;
-    let container_columns =
-        Columns { table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}", ..ps::COLUMNS };
+    let container_columns = Columns {
+        table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}",
+        ..ps::COLUMNS
+    };
     let containers = usage.containers.as_deref().unwrap_or_default();
     table("Containers space usage:", &container_columns, containers.iter().map(|container| ps::row(container, true)).collect())?;
     let volume_columns = Columns { table: "{{.Name}}\t{{.Links}}\t{{.Size}}", ..volume::COLUMNS };

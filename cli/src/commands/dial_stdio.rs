@@ -7,11 +7,8 @@ use crate::client::dial;
 use crate::cmdline::{Command, Matches, Outcome, leaf};
 use crate::session::stdin;
 
-pub static COMMAND: Command = Command {
-    usage: "",
-    about: "Join the standard streams to the daemon's connection",
-    ..leaf(|cli, matches| Box::pin(go(cli, matches)))
-};
+pub static COMMAND: Command =
+    Command { usage: "", about: "Join the standard streams to the daemon's connection", ..leaf(|cli, matches| Box::pin(go(cli, matches))) };
 
 async fn go(cli: &Cli, _: &Matches) -> Outcome {
     let connection = dial(cli.client()?.endpoint()).await?;

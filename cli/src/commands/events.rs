@@ -45,7 +45,8 @@ fn show(value: &Value, format: Option<&str>) -> Outcome {
     match format {
         Some(format) => output::line(&template::execute_json(format, value)?),
         None => {
-            let event: Event = serde_json::from_value(value.clone()).map_err(|err| Failure::message(format!("an event is not understood: {err}")))?;
+            let event: Event =
+                serde_json::from_value(value.clone()).map_err(|err| Failure::message(format!("an event is not understood: {err}")))?;
             output::line(&line(&event))
         }
     }

@@ -56,7 +56,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     if detach {
         return Ok(call.done().await?);
     }
-    let hijacked = call.hijack().await.map_err(start_failure)?;
+    let hijacked = call.hijack().await.map_err(|error| start_failure(&error))?;
     let wiring = Wiring { tty: request.tty, stdin: request.attach_stdin, stdout: true, stderr: true, detach_keys: keys };
     stream(client, &created.id, hijacked, wiring).await
 }
@@ -85,7 +85,7 @@ fn console_size(tty: bool) -> Option<[u32; 2]> {
 }
 
 /// A command that cannot be started at all, as engines since 25 tell it: by a refusal of the start itself.
-fn start_failure(error: ApiError) -> Failure {
+fn start_failure(error: &ApiError) -> Failure {
     let text = error.to_string();
     let code = match () {
         () if text.contains("executable file not found") || text.contains("no such file or directory") => 127,

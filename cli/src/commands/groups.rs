@@ -3,8 +3,8 @@
 use super::common::json_format_flag;
 use super::inspect::{self, Kind};
 use super::{
-    attach, builder, cp, create, df, dial_stdio, diff, events, exec, history, images, info, kill, load, logs, pause, port, prune, ps, pull, push, rename,
-    rm, rmi, run, save, start, stats, stop, tag, top, update, wait,
+    attach, builder, cp, create, df, dial_stdio, diff, events, exec, history, images, info, kill, load, logs, pause, port, prune, ps, pull,
+    push, rename, rm, rmi, run, save, start, stats, stop, tag, top, update, wait,
 };
 use crate::cmdline::{Args, Command, Entry, Flag, Section, entry, group, leaf, switch};
 
@@ -75,15 +75,13 @@ static IMAGE_INSPECT: Command = Command {
     ..leaf(|cli, matches| Box::pin(inspect::one_kind(cli, matches, Kind::Image)))
 };
 
-static SYSTEM_ENTRIES: &[Entry] = &[
-    entry("df", &df::COMMAND),
-    entry("dial-stdio", &dial_stdio::COMMAND),
-    entry("events", &events::COMMAND),
-    entry("info", &info::COMMAND),
-    entry("prune", &prune::SYSTEM),
-];
+static SYSTEM_ENTRIES: &[Entry] =
+    &[entry("df", &df::COMMAND), entry("events", &events::COMMAND), entry("info", &info::COMMAND), entry("prune", &prune::SYSTEM)];
 
-pub static SYSTEM: Command = group("Manage the engine", &[Section { title: "Commands", entries: SYSTEM_ENTRIES }]);
+static SYSTEM_HIDDEN: &[Entry] = &[entry("dial-stdio", &dial_stdio::COMMAND)];
+
+pub static SYSTEM: Command =
+    group("Manage the engine", &[Section { title: "Commands", entries: SYSTEM_ENTRIES }, Section { title: "", entries: SYSTEM_HIDDEN }]);
 
 static BUILDER_ENTRIES: &[Entry] = &[entry("build", &builder::BUILD), entry("prune", &prune::BUILDER)];
 

@@ -48,7 +48,13 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
 
 fn row(item: &HistoryItem, human: bool, truncate: bool) -> Row {
     let by = item.created_by.replace('\t', " ");
-    let since = if item.created <= 0 && human { "N/A".to_owned() } else if human { units::ago(item.created) } else { units::local_rfc3339(item.created) };
+    let since = if item.created <= 0 && human {
+        "N/A".to_owned()
+    } else if human {
+        units::ago(item.created)
+    } else {
+        units::local_rfc3339(item.created)
+    };
     Row::new()
         .set("ID", if truncate { units::short_id(&item.id) } else { item.id.clone() })
         .set("CreatedSince", since)

@@ -97,8 +97,7 @@ fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
 }
 
 fn row(image: &ImageSummary, repository: &str, tag: &str, digest: &str, truncate: bool) -> Row {
-    let size = units::human_size_with(image.size, 3);
-    let counted = |n: i64| if n == -1 { "N/A".to_owned() } else { units::human_size_with(n, 3) };
+    let counted = |n: i64| if n == -1 { "N/A".to_owned() } else { units::human_size(n) };
     let unique = if image.shared_size == -1 { -1 } else { image.size - image.shared_size };
     Row::new()
         .set("ID", if truncate { units::short_id(&image.id) } else { image.id.clone() })
@@ -107,8 +106,8 @@ fn row(image: &ImageSummary, repository: &str, tag: &str, digest: &str, truncate
         .set("Digest", digest)
         .set("CreatedSince", if image.created == 0 { "N/A".to_owned() } else { units::ago(image.created) })
         .set("CreatedAt", units::local_time(image.created))
-        .set("Size", size.clone())
-        .set("VirtualSize", size)
+        .set("Size", units::human_size_with(image.size, 3))
+        .set("VirtualSize", units::human_size(image.size))
         .set("Containers", if image.containers == -1 { "N/A".to_owned() } else { image.containers.to_string() })
         .set("SharedSize", counted(image.shared_size))
         .set("UniqueSize", counted(unique))

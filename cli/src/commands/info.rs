@@ -24,10 +24,15 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     if let Some(format) = matches.str("format") {
         return formatted(cli, format, answer);
     }
-    let mut text = format!("Client:\n Version:    {}\n Context:    {}\n Debug Mode: false\n\nServer:\n", env!("CARGO_PKG_VERSION"), cli.context_name());
+    let mut text = format!(
+        "Client:\n Version:    {}\n Context:    {}\n Debug Mode: false\n\nServer:\n",
+        env!("CARGO_PKG_VERSION"),
+        cli.context_name()
+    );
     match answer {
         Ok(value) => {
-            let info: Info = serde_json::from_value(value).map_err(|err| Failure::message(format!("the daemon's answer is not understood: {err}")))?;
+            let info: Info =
+                serde_json::from_value(value).map_err(|err| Failure::message(format!("the daemon's answer is not understood: {err}")))?;
             describe(&mut text, &info);
             text.push('\n');
             output::print(&text)?;
@@ -48,7 +53,8 @@ async fn fetch(cli: &Cli) -> Result<Value, Failure> {
 }
 
 fn formatted(cli: &Cli, format: &str, answer: Result<Value, Failure>) -> Outcome {
-    let client = json!({"Debug": false, "Version": env!("CARGO_PKG_VERSION"), "Context": cli.context_name(), "Plugins": [], "Warnings": null});
+    let client =
+        json!({"Debug": false, "Version": env!("CARGO_PKG_VERSION"), "Context": cli.context_name(), "Plugins": [], "Warnings": null});
     let (mut document, failure) = match answer {
         Ok(value) => (value, None),
         Err(failure) => (json!({"ServerErrors": [failure.text().unwrap_or_default()]}), Some(failure)),

@@ -43,7 +43,9 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     let wanted = matches.string("type");
     let kinds: Vec<Kind> = KINDS.iter().filter(|(name, _)| wanted.is_empty() || wanted == *name).map(|(_, kind)| *kind).collect();
     if kinds.is_empty() {
-        return Err(Failure::message(format!("{wanted:?} is not a valid value for --type")));
+        return Err(Failure::message(format!(
+            "unknown type: {wanted:?}: must be one of \"container\", \"image\", \"network\", \"volume\""
+        )));
     }
     if matches.bool("size") && !kinds.contains(&Kind::Container) {
         eprintln!("WARNING: --size ignored for {wanted}s");
@@ -51,12 +53,11 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     show(matches, async |name| {
         for kind in &kinds {
             match fetch(cli, *kind, name, matches).await {
-                Err(Lookup::Refused(error)) if error.is_not_found() || is_no_name(&error) => {}
+                Err(Lookup::Refused(error)) if kinds.len() > 1 && (error.is_not_found() || is_no_name(&error)) => {}
                 other => return other.map_err(Lookup::into_failure),
             }
         }
-        let what = if wanted.is_empty() { "object" } else { &wanted };
-        Err(Failure::message(format!("Error: No such {what}: {name}")))
+        Err(Failure::message(format!("Error: No such object: {name}")))
     })
     .await
 }
@@ -143,7 +144,10 @@ pub fn print(format: Option<&str>, found: &[String], problems: &mut Vec<Failure>
                     serde_json::from_str(text).map_err(|err| Failure::message(format!("the daemon's answer is no JSON: {err}")))?;
                 match template::execute_json(source, &value) {
                     Ok(text) => output::line(&text)?,
-                    Err(failure) => problems.push(failure),
+                    Err(failure) => {
+                        output::line("")?;
+                        problems.push(failure);
+                    }
                 }
             }
             if found.is_empty() { output::line("") } else { Ok(()) }

@@ -47,7 +47,8 @@ async fn load(cli: &Cli, matches: &Matches) -> Outcome {
         let mut display = Display::new(&mut stdout, terminal::stdout_is_terminal().then(terminal::width));
         return progress::messages(response.into_body(), |message| display.show(&message)).await;
     }
-    let collected = response.into_body().collect().await.map_err(|err| Failure::message(format!("the daemon's answer broke off: {err}")))?;
+    let collected =
+        response.into_body().collect().await.map_err(|err| Failure::message(format!("the daemon's answer broke off: {err}")))?;
     output::bytes(&collected.to_bytes())
 }
 

@@ -11,7 +11,9 @@ use super::common::{filters, for_each, format_flag, json_format_flag, print_rows
 use super::{inspect, prune};
 use crate::cli::Cli;
 use crate::client::path_segment;
-use crate::cmdline::{Args, Command, Entry, Flag, Matches, Outcome, Section, check, entry, filter, group, int, leaf, list, many, string, switch};
+use crate::cmdline::{
+    Args, Command, Entry, Flag, Matches, Outcome, Section, check, entry, filter, group, int, leaf, list, many, string, switch,
+};
 use crate::failure::Failure;
 use crate::output;
 use crate::output::template::{Columns, Row};

@@ -24,7 +24,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     if let Some(wanted) = matches.args.get(1) {
         let key = port_key(wanted)?;
         let Some(Some(bindings)) = ports.get(&key) else {
-            return Err(Failure::message(format!("no public port '{key}' published for {name}")));
+            return Err(Failure::message(format!("Error: No public port '{wanted}' published for {name}")));
         };
         return output::print(&bindings.iter().map(|binding| format!("{}\n", address(binding))).collect::<String>());
     }
@@ -41,10 +41,14 @@ fn port_key(text: &str) -> Result<String, Failure> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     match port.parse::<u16>() {
         Ok(number) => Ok(format!("{number}/{}", protocol.to_lowercase())),
-        Err(_) => Err(Failure::message(format!("invalid port '{port}': invalid syntax"))),
+        Err(_) => Err(Failure::message(format!("Error: invalid port '{port}': invalid syntax"))),
     }
 }
 
 fn address(binding: &PortBinding) -> String {
-    if binding.host_ip.contains(':') { format!("[{}]:{}", binding.host_ip, binding.host_port) } else { format!("{}:{}", binding.host_ip, binding.host_port) }
+    if binding.host_ip.contains(':') {
+        format!("[{}]:{}", binding.host_ip, binding.host_port)
+    } else {
+        format!("{}:{}", binding.host_ip, binding.host_port)
+    }
 }

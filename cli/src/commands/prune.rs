@@ -87,28 +87,20 @@ impl What {
             Self::BuildCache => "all dangling build cache",
         }
     }
-
-    fn noun(self) -> &'static str {
-        match self {
-            Self::Containers => "container",
-            Self::Networks => "network",
-            Self::Volumes => "volume",
-            Self::Images => "image",
-            Self::BuildCache => "builder",
-        }
-    }
 }
 
 /// What a prune did: bytes and a text, empty if nothing went.
 type Pruned = (u64, String);
 
 async fn alone(cli: &Cli, matches: &Matches, what: What) -> Outcome {
-    let all = matches.bool("all");
+    let client = cli.client()?;
+    // Engines of before API 1.42 know no anonymous volumes.
+    let all = matches.bool("all") || (what == What::Volumes && client.version().await? < Version::new(1, 42));
     let unused = if what == What::Networks { "custom networks not used by at least one container" } else { what.describe(all) };
     let unused = unused.trim_start_matches("all ");
     let all_word = if what == What::Volumes && !all { "" } else { "all " };
     if !matches.bool("force") && !confirm(&format!("WARNING! This will remove {all_word}{unused}.\nAre you sure you want to continue?"))? {
-        return Err(Failure::message(format!("{} prune has been cancelled", what.noun())));
+        return Ok(());
     }
     let (bytes, text) = prune(cli, matches, what, all).await?;
     if !text.is_empty() {
@@ -134,7 +126,7 @@ async fn everything(cli: &Cli, matches: &Matches) -> Outcome {
     let order = [What::Containers, What::Networks, What::Volumes, What::Images, What::BuildCache];
     let chosen: Vec<What> = order.into_iter().filter(|what| *what != What::Volumes || volumes).collect();
     if !matches.bool("force") && !confirm(&warning(&chosen, all, matches.list("filter")))? {
-        return Err(Failure::message("system prune has been cancelled"));
+        return Ok(());
     }
     let mut total = 0;
     for what in chosen {
@@ -153,6 +145,7 @@ fn warning(chosen: &[What], all: bool, filters: &[String]) -> String {
         let all = all && *what != What::Volumes;
         let line = match what {
             What::BuildCache if !all => "unused build cache",
+            What::Volumes => "all anonymous volumes not used by at least one container",
             other => other.describe(all),
         };
         text.push_str(&format!("  - {line}\n"));
@@ -193,7 +186,9 @@ async fn prune(cli: &Cli, matches: &Matches, what: What, all: bool) -> Result<Pr
         What::Images => {
             let done: Images = call("/images/prune").fetch().await?;
             let lines = done.images_deleted.unwrap_or_default().into_iter();
-            let lines = lines.map(|item| if item.untagged.is_empty() { format!("deleted: {}", item.deleted) } else { format!("untagged: {}", item.untagged) });
+            let lines = lines.map(|item| {
+                if item.untagged.is_empty() { format!("deleted: {}", item.deleted) } else { format!("untagged: {}", item.untagged) }
+            });
             Ok((done.space_reclaimed, listing("Deleted Images:", Some(lines.collect()))))
         }
         What::BuildCache => build_cache(call("/build/prune").flag("all", all).fetch().await),

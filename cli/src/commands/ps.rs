@@ -89,6 +89,7 @@ pub fn row(container: &ContainerSummary, truncate: bool) -> Row {
         .set("CreatedAt", units::local_time(container.created))
         .set("RunningFor", units::ago(container.created))
         .set("Ports", ports(&container.ports))
+        .set_value("Platform", gotmpl::Value::Nil)
         .set("State", container.state.as_str())
         .set("Status", container.status.as_str())
         .set("Size", size(container))

@@ -18,5 +18,6 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     if old.is_empty() || new.is_empty() {
         return Err(Failure::message("Error: Neither old nor new names may be empty"));
     }
-    Ok(cli.client()?.post(format!("/containers/{}/rename", path_segment(old))).query("name", new).done().await?)
+    let renamed = cli.client()?.post(format!("/containers/{}/rename", path_segment(old))).query("name", new).done().await;
+    renamed.map_err(|error| Failure::message(format!("{error}\nError: failed to rename container named {old}")))
 }

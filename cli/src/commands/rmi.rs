@@ -33,7 +33,8 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
         match call.flag("force", force).flag("noprune", matches.bool("no-prune")).fetch::<Option<Vec<DeleteItem>>>().await {
             Ok(items) => {
                 for item in items.unwrap_or_default() {
-                    let line = if item.deleted.is_empty() { format!("Untagged: {}", item.untagged) } else { format!("Deleted: {}", item.deleted) };
+                    let line =
+                        if item.deleted.is_empty() { format!("Untagged: {}", item.untagged) } else { format!("Deleted: {}", item.deleted) };
                     output::line(&line)?;
                 }
             }

@@ -33,7 +33,7 @@ pub static EXPORT: Command = Command {
 };
 
 async fn save(cli: &Cli, matches: &Matches) -> Outcome {
-    let target = Target::choose("save", matches.str("output"))?;
+    let target = Target::choose("save image", matches.str("output"))?;
     let mut call = cli.client()?.get("/images/get");
     for name in &matches.args {
         call = call.query("names", name);
@@ -42,7 +42,7 @@ async fn save(cli: &Cli, matches: &Matches) -> Outcome {
 }
 
 async fn export(cli: &Cli, matches: &Matches) -> Outcome {
-    let target = Target::choose("export", matches.str("output"))?;
+    let target = Target::choose("export container", matches.str("output"))?;
     let call = cli.client()?.get(format!("/containers/{}/export", path_segment(matches.arg(0))));
     target.fill(call.send().await?.into_body()).await
 }
@@ -62,12 +62,12 @@ impl Target {
             Some(path) => {
                 let path = PathBuf::from(path);
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let problem = |why: &str| Failure::message(format!("failed to {verb} to {}: {why}", path.display()));
+                let problem = |why: String| Failure::message(format!("failed to {verb}: invalid output path: {why}"));
                 if !parent.is_dir() {
-                    return Err(problem(&format!("directory {:?} does not exist", parent.display().to_string())));
+                    return Err(problem(format!("stat {}: no such file or directory", parent.display())));
                 }
                 if path.is_dir() {
-                    return Err(problem("it is a directory"));
+                    return Err(problem(format!("{:?} must be a file, not a directory", path.display().to_string())));
                 }
                 Ok(Self::File(path))
             }

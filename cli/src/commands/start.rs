@@ -54,7 +54,7 @@ async fn start_all(client: &Client, names: &[String]) -> Outcome {
     if failed.is_empty() {
         return Ok(());
     }
-    Err(Failure::message(format!("failed to start containers: {}", failed.join(", "))))
+    Err(Failure::message(format!("Error: failed to start containers: {}", failed.join(", "))))
 }
 
 async fn attached(client: &Client, matches: &Matches, detach_keys: Vec<u8>) -> Outcome {

@@ -79,7 +79,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
 
 async fn running(client: &Client, all: bool) -> Result<Vec<String>, Failure> {
     let list: Vec<ContainerSummary> = client.get("/containers/json").flag("all", all).fetch().await?;
-    Ok(list.into_iter().map(|container| container.id).collect())
+    Ok(list.iter().map(|container| units::short_id(&container.id)).collect())
 }
 
 async fn live<F>(cli: &Cli, matches: &Matches, samples: &Samples, feeds: &mut FuturesUnordered<F>) -> Outcome
@@ -134,9 +134,14 @@ fn render(cli: &Cli, matches: &Matches, samples: &Samples) -> Result<String, Fai
 
 fn row(container: &str, stats: Option<&Stats>, truncate: bool) -> Row {
     let Some(stats) = stats else {
-        let blank = ["ID", "CPUPerc", "MemPerc", "PIDs"].iter().fold(Row::new().set("Container", container), |row, name| row.set(name, "--"));
+        let blank =
+            ["ID", "CPUPerc", "MemPerc", "PIDs"].iter().fold(Row::new().set("Container", container), |row, name| row.set(name, "--"));
         let blank = blank.set("Name", "--").set("MemUsage", "-- / --").set("NetIO", "--").set("BlockIO", "--");
-        return if container.len() == 64 { blank.set("ID", if truncate { units::short_id(container) } else { container.to_owned() }) } else { blank };
+        return if container.len() == 12 {
+            blank.set("ID", if truncate { units::short_id(container) } else { container.to_owned() })
+        } else {
+            blank
+        };
     };
     let (used, limit) = (memory_used(stats), stats.memory_stats.limit);
     let percent = if limit == 0 { 0.0 } else { used as f64 / limit as f64 * 100.0 };

@@ -113,8 +113,7 @@ fn component(part: &ComponentVersion) -> String {
         return out;
     }
     let detail = |key: &str| part.details.get(key).cloned().unwrap_or_default();
-    let built = detail("BuildTime");
-    let built = built.parse::<jiff::Timestamp>().map_or(built.clone(), |time| time.strftime("%a %b %e %H:%M:%S %Y").to_string());
+    let built = build_time(&detail("BuildTime"));
     let experimental = detail("Experimental");
     let rows = [
         ("API version", format!("{} (minimum version {})", detail("ApiVersion"), detail("MinAPIVersion"))),
@@ -128,6 +127,11 @@ fn component(part: &ComponentVersion) -> String {
         out.push_str(&format!("  {name}:\t{value}\n"));
     }
     out
+}
+
+/// RFC 3339 as people read it.
+fn build_time(text: &str) -> String {
+    text.parse::<jiff::Timestamp>().map_or(text.to_owned(), |time| time.strftime("%a %b %e %H:%M:%S %Y").to_string())
 }
 
 fn document(cli: &Cli, used: &str, server: Option<&Version>) -> Value {
@@ -146,12 +150,17 @@ fn document(cli: &Cli, used: &str, server: Option<&Version>) -> Value {
 }
 
 fn server_document(version: &Version) -> Value {
+    let mut components = version.components.clone();
+    for details in components.iter_mut().map(|component| &mut component.details) {
+        if let Some(time) = details.get_mut("BuildTime") {
+            *time = build_time(time);
+        }
+    }
     json!({
         "Platform": {"Name": version.platform.name},
-        "Components": version.components,
+        "Components": components,
         "Version": version.version,
         "ApiVersion": version.api_version,
-        "APIVersion": version.api_version,
         "MinAPIVersion": version.min_api_version,
         "GitCommit": version.git_commit,
         "GoVersion": version.go_version,

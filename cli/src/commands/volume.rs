@@ -6,7 +6,9 @@ use super::common::{filters, for_each, format_flag, json_format_flag, print_rows
 use super::{inspect, prune};
 use crate::cli::Cli;
 use crate::client::{Version, path_segment};
-use crate::cmdline::{Args, Command, Entry, Flag, Kind, Matches, Outcome, Section, check, entry, filter, group, leaf, list, many, string, switch, unsupported};
+use crate::cmdline::{
+    Args, Command, Entry, Flag, Kind, Matches, Outcome, Section, check, entry, filter, group, leaf, list, many, string, switch, unsupported,
+};
 use crate::failure::Failure;
 use crate::output;
 use crate::output::template::{Columns, Row};

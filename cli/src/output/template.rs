@@ -174,9 +174,9 @@ fn title(words: &str) -> String {
     let mut start = true;
     for c in words.chars() {
         if start {
-            out.extend(c.to_uppercase())
+            out.extend(c.to_uppercase());
         } else {
-            out.push(c)
+            out.push(c);
         }
         start = !(c.is_alphanumeric() || c == '_' || c == '\'');
     }
@@ -210,8 +210,13 @@ fn to_json(value: &Value, order: &KeyOrder) -> serde_json::Value {
     }
 }
 
+/// Names under which templates know fields that are written otherwise in JSON; the second kind only at the top.
+const ALIASES: [(&str, &str); 2] = [("Id", "ID"), ("ApiVersion", "APIVersion")];
+const TOP_ALIASES: [(&str, &str); 6] =
+    [("id", "ID"), ("status", "Status"), ("from", "From"), ("scope", "Scope"), ("time", "Time"), ("timeNano", "TimeNano")];
+
 /// JSON as template data; remembers the order of keys for the `json` function.
-pub fn from_json(value: &serde_json::Value, order: &mut KeyOrder) -> Value {
+fn from_json(value: &serde_json::Value, depth: usize, order: &mut KeyOrder) -> Value {
     match value {
         serde_json::Value::Null => Value::Nil,
         serde_json::Value::Bool(b) => Value::Bool(*b),
@@ -221,13 +226,25 @@ pub fn from_json(value: &serde_json::Value, order: &mut KeyOrder) -> Value {
             _ => Value::Float(n.as_f64().unwrap_or(f64::NAN)),
         },
         serde_json::Value::String(s) => Value::String(Arc::from(s.as_str())),
-        serde_json::Value::Array(items) => Value::List(items.iter().map(|item| from_json(item, order)).collect()),
+        serde_json::Value::Array(items) => Value::List(items.iter().map(|item| from_json(item, depth + 1, order)).collect()),
         serde_json::Value::Object(object) => {
-            let map: BTreeMap<Arc<str>, Value> =
-                object.iter().map(|(key, value)| (Arc::from(key.as_str()), from_json(value, order))).collect();
+            let mut map: BTreeMap<Arc<str>, Value> =
+                object.iter().map(|(key, value)| (Arc::from(key.as_str()), from_json(value, depth + 1, order))).collect();
+            add_aliases(&mut map, depth);
             let map = Arc::new(map);
             order.insert(Arc::as_ptr(&map) as usize, object.keys().cloned().collect());
             Value::Map(map)
+        }
+    }
+}
+
+fn add_aliases(map: &mut BTreeMap<Arc<str>, Value>, depth: usize) {
+    let aliases = ALIASES.iter().filter(|_| depth <= 1).chain(TOP_ALIASES.iter().filter(|_| depth == 0));
+    for (written, known) in aliases {
+        if !map.contains_key(*known)
+            && let Some(value) = map.get(*written).cloned()
+        {
+            map.insert(Arc::from(*known), value);
         }
     }
 }
@@ -238,7 +255,7 @@ pub fn from_json(value: &serde_json::Value, order: &mut KeyOrder) -> Value {
 /// A template that cannot be parsed, or a field that is not there.
 pub fn execute_json(source: &str, value: &serde_json::Value) -> Result<String, Failure> {
     let mut order = KeyOrder::new();
-    let data = from_json(value, &mut order);
+    let data = from_json(value, 0, &mut order);
     let source = source.replace(r"\t", "\t").replace(r"\n", "\n");
     let source = if source == "json" { "{{json .}}".to_owned() } else { source };
     let template = compile(&source, Some(Arc::new(order)))

@@ -77,6 +77,13 @@ impl Window {
         client.post(path).query("h", rows.to_string()).query("w", columns.to_string()).done().await.is_ok()
     }
 
+    /// Changes the size for a moment, so that a program that was there before draws its screen again.
+    pub async fn nudge(&self, client: &Client) {
+        if let Some((rows, columns)) = terminal::size() {
+            self.resize(client, (rows.saturating_add(1), columns)).await;
+        }
+    }
+
     /// Sends the size now and whenever it changes, for ever.
     pub async fn follow(self, client: &Client) -> std::convert::Infallible {
         let mut changes = signal(SignalKind::window_change()).ok();

@@ -174,7 +174,7 @@ fn logging(matches: &Matches) -> Result<LogConfig, Failure> {
 fn limits(host: &mut HostConfig, matches: &Matches) -> Result<(), Failure> {
     fn each<T>(matches: &Matches, name: &str, parse: fn(&str) -> Result<T, String>) -> Result<Option<Vec<T>>, Failure> {
         let list: Result<Vec<T>, String> = matches.list(name).iter().map(|text| parse(text)).collect();
-        list.map(optional).map_err(Failure::message)
+        list.map(Some).map_err(Failure::message)
     }
     let swappiness = matches.int_or("memory-swappiness", -1);
     if swappiness != -1 && !(0..=100).contains(&swappiness) {
@@ -204,7 +204,9 @@ fn limits(host: &mut HostConfig, matches: &Matches) -> Result<(), Failure> {
     host.oom_kill_disable = Some(matches.bool("oom-kill-disable"));
     host.oom_score_adj = matches.int_or("oom-score-adj", 0);
     host.pids_limit = Some(matches.int_or("pids-limit", 0));
-    host.ulimits = each(matches, "ulimit", parse_ulimit)?;
+    // The last one of a name counts.
+    let by_name = each(matches, "ulimit", parse_ulimit)?.unwrap_or_default().into_iter().map(|limit| (limit.name.clone(), limit));
+    host.ulimits = Some(by_name.collect::<std::collections::BTreeMap<_, _>>().into_values().collect());
     Ok(())
 }
 
@@ -228,8 +230,11 @@ fn isolation(host: &mut HostConfig, matches: &Matches) -> Result<(), Failure> {
         return refuse("cgroupns", "CGROUP");
     }
     host.ipc_mode = matches.string("ipc");
-    host.cap_add = slice(matches.list("cap-add"));
-    host.cap_drop = slice(matches.list("cap-drop"));
+    let added = capabilities(matches.list("cap-add"));
+    let dropped: Vec<String> =
+        capabilities(matches.list("cap-drop")).into_iter().filter(|name| name == "ALL" || !added.contains(name)).collect();
+    host.cap_add = slice(&added);
+    host.cap_drop = slice(&dropped);
     host.privileged = matches.bool("privileged");
     host.readonly_rootfs = matches.bool("read-only");
     host.sysctls = map(matches.list("sysctl"));
@@ -240,4 +245,33 @@ fn isolation(host: &mut HostConfig, matches: &Matches) -> Result<(), Failure> {
         host.readonly_paths = Some(Vec::new());
     }
     Ok(())
+}
+
+/// Names in one form: `net_admin` is `CAP_NET_ADMIN`; `ALL` covers the others.
+fn capabilities(names: &[String]) -> Vec<String> {
+    let full = |name: &String| match name.trim().to_ascii_uppercase() {
+        name if name == "ALL" || name.starts_with("CAP_") => name,
+        name => format!("CAP_{name}"),
+    };
+    let all: std::collections::BTreeSet<String> = names.iter().map(full).collect();
+    if all.contains("ALL") { vec!["ALL".to_owned()] } else { all.into_iter().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_have_one_form() {
+        let of = |names: &[&str]| capabilities(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&["net_admin", "CAP_SYS_TIME", "NET_ADMIN"]), ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+        assert_eq!(of(&["chown", "all"]), ["ALL"]);
+    }
+
+    #[test]
+    fn hosts_lines_have_one_form() {
+        for (given, sent) in [("a=1.2.3.4", "a:1.2.3.4"), ("a:[::1]", "a:::1"), ("a:host-gateway", "a:host-gateway")] {
+            assert_eq!(extra_host(given), sent);
+        }
+    }
 }

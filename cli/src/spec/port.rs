@@ -86,10 +86,7 @@ fn short_form(text: &str) -> Result<Vec<(String, PortBinding)>, String> {
 
 /// `[address:][host:]container`; an address may have colons of its own.
 fn split(text: &str) -> (&str, &str, &str) {
-    let (front, container) = match text.rsplit_once(':') {
-        Some((front, container)) => (front, container),
-        None => return ("", "", text),
-    };
+    let Some((front, container)) = text.rsplit_once(':') else { return ("", "", text) };
     match front.rsplit_once(':') {
         Some((address, host)) => (address, host, container),
         None => ("", front, container),

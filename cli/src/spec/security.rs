@@ -27,7 +27,7 @@ fn option(flag: &str) -> Result<String, Failure> {
     let pair = flag.split_once('=').or_else(|| flag.split_once(':'));
     match pair {
         None if flag == "no-new-privileges" => Ok(flag.to_owned()),
-        None => Err(Failure::message(format!("invalid --security-opt: {flag:?}"))),
+        None => Err(Failure::message(format!("Invalid --security-opt: {flag:?}"))),
         Some(("seccomp", profile)) if !matches!(profile, "unconfined" | "builtin") => {
             let text = std::fs::read_to_string(profile)
                 .map_err(|err| Failure::message(format!("opening seccomp profile ({profile}) failed: {err}")))?;
@@ -54,6 +54,6 @@ mod tests {
         let security = parse(&flags).expect("parses");
         assert!(security.unmask);
         assert_eq!(security.options, ["no-new-privileges", "label=disable", "seccomp=unconfined"]);
-        assert_eq!(parse(&["foo".into()]).expect_err("no option").text(), Some("invalid --security-opt: \"foo\""));
+        assert_eq!(parse(&["foo".into()]).expect_err("no option").text(), Some("Invalid --security-opt: \"foo\""));
     }
 }

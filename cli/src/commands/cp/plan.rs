@@ -83,7 +83,7 @@ pub fn local_target(path: &str) -> Result<Place, Failure> {
     }
     let (parent, _) = split(path);
     if !Path::new(parent).is_dir() {
-        return Err(Failure::message(format!("invalid output path: directory {:?} does not exist", parent)));
+        return Err(Failure::message(format!("invalid output path: directory {parent:?} does not exist")));
     }
     Ok(Place { path: path.to_owned(), exists: false, is_directory: false })
 }
