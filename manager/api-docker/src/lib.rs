@@ -18,4 +18,3 @@ mod versions;
 mod wire;
 
 pub use server::router;
-pub use wire::version::ApiVersion;

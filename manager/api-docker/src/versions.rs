@@ -169,23 +169,26 @@ pub(crate) fn volume_prune(version: ApiVersion, filters: &mut Filters) {
 mod tests {
     use super::*;
     use proto_docker::host_config::HostConfig;
-    use rstest::rstest;
 
     /// The versions that clients in use speak: 1.24 (oldest), 20.10 (1.41), 23 to 28.
-    #[rstest]
-    #[case(24, true, RAW)]
-    #[case(32, true, RAW)]
-    #[case(41, true, RAW)]
-    #[case(43, true, MULTIPLEXED)]
-    #[case(44, false, MULTIPLEXED)]
-    #[case(51, false, MULTIPLEXED)]
-    fn virtual_size_and_stream_type(#[case] minor: u16, #[case] virtual_size: bool, #[case] stream: &str) {
-        let version = ApiVersion::v1(minor);
-        let mut image = ImageSummary { size: 5, ..ImageSummary::default() };
-        image_summary(version, &mut image);
-        assert_eq!(image.virtual_size, virtual_size.then_some(5));
-        assert_eq!(stream_type(version, Framing::Multiplexed), stream);
-        assert_eq!(stream_type(version, Framing::Raw), RAW);
+    #[test]
+    fn virtual_size_and_stream_type() {
+        let cases = [
+            (24, true, RAW),
+            (32, true, RAW),
+            (41, true, RAW),
+            (43, true, MULTIPLEXED),
+            (44, false, MULTIPLEXED),
+            (51, false, MULTIPLEXED),
+        ];
+        for (minor, virtual_size, stream) in cases {
+            let version = ApiVersion::v1(minor);
+            let mut image = ImageSummary { size: 5, ..ImageSummary::default() };
+            image_summary(version, &mut image);
+            assert_eq!(image.virtual_size, virtual_size.then_some(5), "{version}");
+            assert_eq!(stream_type(version, Framing::Multiplexed), stream, "{version}");
+            assert_eq!(stream_type(version, Framing::Raw), RAW, "{version}");
+        }
     }
 
     #[test]

@@ -7,20 +7,20 @@ use super::error::ApiError;
 
 /// `1.NN`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ApiVersion {
+pub(crate) struct ApiVersion {
     major: u16,
     minor: u16,
 }
 
 impl ApiVersion {
     /// The oldest version answered.
-    pub const MIN: Self = Self::v1(24);
+    pub(crate) const MIN: Self = Self::v1(24);
     /// The newest version answered, and what a request without version gets.
-    pub const MAX: Self = Self::v1(51);
+    pub(crate) const MAX: Self = Self::v1(51);
 
     /// `1.minor`.
     #[must_use]
-    pub const fn v1(minor: u16) -> Self {
+    pub(crate) const fn v1(minor: u16) -> Self {
         Self { major: 1, minor }
     }
 
