@@ -3,9 +3,9 @@
 use rcontainerd_types::{Error, Result};
 
 use super::commands::{
-    AttachContainer, ContainerDetails, ContainerSummary, CreateContainer, Created, InspectContainer, KillContainer, ListContainers, LogsQuery,
-    ProcessTable, PruneReport, RemoveContainer, RenameContainer, ResizeTty, RestartContainer, StartContainer, StatsSample, StopContainer,
-    TopContainer, WaitContainer, Waited,
+    AttachContainer, ContainerDetails, ContainerSummary, CreateContainer, Created, InspectContainer, KillContainer, ListContainers,
+    LogsQuery, ProcessTable, PruneReport, RemoveContainer, RenameContainer, ResizeTty, RestartContainer, StartContainer, StatsSample,
+    StopContainer, TopContainer, WaitContainer, Waited,
 };
 use crate::filters::Filters;
 use crate::io::{LogStream, ProcessIo};
