@@ -183,3 +183,56 @@ fn refuse_dot_dot(path: &Path) -> Result<()> {
 fn read(path: &str) -> Result<Vec<u8>> {
     fs::read(path).map_err(|e| Error::io("read", Path::new(path), e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+        35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+    const V2: &str = "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+
+    fn paths(mountinfo: &str, own: &str, cgroups_path: Option<&str>) -> Vec<String> {
+        let host = Host::from_proc(mountinfo.as_bytes(), own.as_bytes());
+        let location = host.locate(cgroups_path, "id", Driver::Cgroupfs).unwrap();
+        location.dirs.iter().map(|dir| dir.path.display().to_string()).collect()
+    }
+
+    #[test]
+    fn an_absolute_path_is_below_every_mount() {
+        let own = "4:memory:/mine\n0::/also\n";
+        assert_eq!(paths(HYBRID, own, Some("/docker/x")), ["/sys/fs/cgroup/memory/docker/x", "/sys/fs/cgroup/unified/docker/x"]);
+    }
+
+    #[test]
+    fn a_relative_or_absent_path_is_near_the_runtime() {
+        let own = "4:memory:/mine\n0::/user.slice/session.scope\n";
+        assert_eq!(paths(HYBRID, own, Some("a/b")), ["/sys/fs/cgroup/memory/mine/a/b", "/sys/fs/cgroup/unified/user.slice/a/b"]);
+        assert_eq!(paths(V2, own, None), ["/sys/fs/cgroup/user.slice/id"]);
+        assert_eq!(paths(V2, "0::/\n", Some("")), ["/sys/fs/cgroup/id"]);
+    }
+
+    #[test]
+    fn a_mount_of_a_deeper_directory_shows_what_is_below_it() {
+        let bound = "35 31 0:32 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        assert_eq!(paths(bound, "4:memory:/docker/x/mine\n", None), ["/sys/fs/cgroup/memory/mine/id"]);
+    }
+
+    #[test]
+    fn a_mount_over_the_others_hides_them() {
+        let host = Host::from_proc(format!("{HYBRID}{}", V2.replace("31 23", "50 31")).as_bytes(), b"0::/\n");
+        assert_eq!(host.mode().unwrap(), Mode::V2);
+        assert_eq!(host.mounts().len(), 1);
+    }
+
+    #[test]
+    fn paths_that_lead_elsewhere_are_refused() {
+        let host = Host::from_proc(V2.as_bytes(), b"0::/\n");
+        for path in ["/a/../../b", "..", "/", "."] {
+            assert!(host.locate(Some(path), "id", Driver::Cgroupfs).is_err(), "{path}");
+        }
+        assert!(host.locate(Some("system.slice:rrun:x"), "id", Driver::Systemd).unwrap_err().to_string().contains("--systemd-cgroup"));
+        assert!(Host::from_proc(b"", b"").mode().unwrap_err().to_string().contains("mount -t cgroup2"));
+    }
+}
