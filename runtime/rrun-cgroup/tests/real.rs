@@ -160,7 +160,7 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 
 /// `T` column of /proc/<pid>/stat is no help for a frozen process: it makes no progress, which is what is looked at.
 fn makes_progress(file: &Path) -> bool {
-    let size = || fs::metadata(file).map(|m| m.len()).unwrap_or(0);
+    let size = || fs::metadata(file).map_or(0, |m| m.len());
     let before = size();
     let start = std::time::Instant::now();
     while start.elapsed() < Duration::from_millis(150) {

@@ -56,6 +56,7 @@ pub struct Write {
 }
 
 impl Write {
+    #[expect(clippy::needless_pass_by_value, reason = "callers hand over numbers and texts alike")]
     pub(crate) fn new(controller: &'static str, file: impl Into<String>, value: impl ToString, resource: &'static str) -> Write {
         Write { controller, file: file.into(), value: value.to_string(), resource, optional: false }
     }
