@@ -4,10 +4,19 @@
 //! (`name: &str`) are what people type: `busybox`, `busybox:1`, `repo@sha256:…`, a full id (`sha256:…` or 64 hex
 //! digits) or an unambiguous prefix of one.
 
+mod catalog;
 pub mod config;
+mod document;
+mod fetch;
+mod list;
 pub mod model;
 pub mod progress;
+mod pull;
+mod remove;
 mod service;
+mod shipped;
+mod state;
+mod transfer;
 
 pub use config::{Healthcheck, ImageConfig, ImageFile};
 pub use model::{

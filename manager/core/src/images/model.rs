@@ -130,10 +130,27 @@ pub struct PreparedRootfs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageEvent {
     /// `name` is the familiar name.
-    Pull { id: Digest, name: String },
-    Tag { id: Digest, name: String },
-    Untag { id: Digest, name: String },
-    Delete { id: Digest },
-    Load { id: Digest, name: String },
-    Save { id: Digest, name: String },
+    Pull {
+        id: Digest,
+        name: String,
+    },
+    Tag {
+        id: Digest,
+        name: String,
+    },
+    Untag {
+        id: Digest,
+        name: String,
+    },
+    Delete {
+        id: Digest,
+    },
+    Load {
+        id: Digest,
+        name: String,
+    },
+    Save {
+        id: Digest,
+        name: String,
+    },
 }

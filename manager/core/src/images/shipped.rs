@@ -1,0 +1,79 @@
+//! The image that ships with the project: one static program as an OCI image, the same bytes from the same program.
+
+use std::path::Path;
+
+use rcontainerd_store::{Content, Labels};
+use rcontainerd_types::{Descriptor, Digest, Error, Platform, Reference, Result, media_type};
+use serde_json::json;
+
+use super::catalog::{Catalog, ImageRow};
+use super::document;
+
+pub(super) const NAME: &str = "docker.io/rcontainerd/hello:latest";
+/// Where the program lies in the image, and what it is told to do.
+const PROGRAM: &str = "hello";
+
+/// The image's parts in the content store.
+pub(super) struct Shipped {
+    pub target: Descriptor,
+    pub config: Digest,
+    pub row: ImageRow,
+}
+
+/// Whether the name stands for this very image already.
+pub(super) fn is_here(catalog: &Catalog, shipped: &Shipped) -> bool {
+    NAME.parse::<Reference>().ok().and_then(|name| catalog.by_reference(&name).map(|entry| entry.row.target.clone()))
+        == Some(shipped.target.digest.clone())
+}
+
+/// Builds the image from the program's file.
+pub(super) fn build(content: &Content, program: &Path) -> Result<Shipped> {
+    let bytes = std::fs::read(program).map_err(|err| Error::io(format!("read {}", program.display()), err))?;
+    let layer = layer(&bytes)?;
+    let layer_digest = Digest::sha256(&layer);
+    let platform = Platform::host();
+    let config = json!({
+        "architecture": platform.architecture,
+        "os": platform.os,
+        "config": {"Entrypoint": [format!("/{PROGRAM}"), "hello"], "Env": ["PATH=/"], "WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
+        "history": [{"created_by": format!("COPY {PROGRAM} /"), "comment": "ships with rcontainerd"}],
+    });
+    let config = config.to_string().into_bytes();
+    let config_descriptor = Descriptor::new(media_type::OCI_CONFIG, Digest::sha256(&config), config.len() as u64);
+    let layer_descriptor = Descriptor::new(media_type::OCI_LAYER, layer_digest, layer.len() as u64);
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": config_descriptor,
+        "layers": [layer_descriptor],
+    });
+    let manifest = manifest.to_string().into_bytes();
+    let target = Descriptor::new(media_type::OCI_MANIFEST, Digest::sha256(&manifest), manifest.len() as u64);
+    let (_, document) = rcontainerd_registry::manifest::parse(Some(media_type::OCI_MANIFEST), &manifest)?;
+    let rcontainerd_registry::Document::Manifest(parsed) = &document else {
+        return Err(Error::internal("the shipped image's manifest is not a manifest"));
+    };
+    let row = document::image_row(&target, parsed, &document::parse_config(&config)?)?;
+    document::keep(content, &layer_descriptor, &layer, Labels::new())?;
+    document::keep(content, &config_descriptor, &config, Labels::new())?;
+    document::keep(content, &target, &manifest, document::references(&document))?;
+    Ok(Shipped { target, config: config_descriptor.digest, row })
+}
+
+/// A tar with the program alone: no dates, no names of this machine.
+fn layer(program: &[u8]) -> Result<Vec<u8>> {
+    let failed = |err| Error::io("pack the shipped image", err);
+    let mut header = tar::Header::new_ustar();
+    header.set_path(PROGRAM).map_err(failed)?;
+    header.set_size(program.len() as u64);
+    header.set_mode(0o755);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_cksum();
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append(&header, program).map_err(failed)?;
+    archive.into_inner().map_err(failed)
+}
