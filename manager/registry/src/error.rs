@@ -34,7 +34,7 @@ pub(crate) fn transport(method: &Method, url: &Url, err: &reqwest::Error) -> Err
         format!("lookup {host}: no such host")
     } else if err.is_timeout() {
         format!("no answer from {authority} in time")
-    } else if cause.contains("UnknownIssuer") {
+    } else if cause.contains("UnknownIssuer") || cause.contains("BadSignature") {
         format!(
             "tls: certificate signed by unknown authority (if you trust it, put its CA into /etc/docker/certs.d/{}/ca.crt)",
             domain(url)

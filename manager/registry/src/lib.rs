@@ -16,6 +16,8 @@ mod error;
 mod http;
 pub mod manifest;
 mod repository;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod token;
 

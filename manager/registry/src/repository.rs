@@ -149,7 +149,7 @@ impl Repository {
         BlobStream::new(self.sessions.clone(), blob.clone(), offset, self.config.limits)
     }
 
-    /// All tags.
+    /// All tags, in order.
     ///
     /// # Errors
     /// `NotFound` when there is no such repository.
@@ -186,6 +186,7 @@ impl Repository {
                 return Err(Error::invalid(format!("{} has more than {TAGS_MAX} tags", self.reference.familiar_name())));
             }
         }
+        all.sort();
         Ok(all)
     }
 
