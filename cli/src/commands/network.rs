@@ -273,7 +273,7 @@ async fn ls(cli: &Cli, matches: &Matches) -> Outcome {
             .set("Name", network.name.as_str())
             .set("Driver", network.driver.as_str())
             .set("Scope", network.scope.as_str())
-            .set("IPv4", network.enable_ipv4.to_string())
+            .set("IPv4", network.enable_ipv4.unwrap_or(true).to_string())
             .set("IPv6", network.enable_ipv6.to_string())
             .set("Internal", network.internal.to_string())
             .set("CreatedAt", network.created.as_str())

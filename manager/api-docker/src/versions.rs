@@ -129,13 +129,12 @@ pub(crate) fn network_list(version: ApiVersion, body: &mut Network) {
     if version >= V1_28 {
         body.containers.clear();
     }
+    network(version, body);
 }
 
-pub(crate) fn network(version: ApiVersion, body: &mut serde_json::Value) {
-    if version < V1_48
-        && let Some(members) = body.as_object_mut()
-    {
-        members.shift_remove("EnableIPv4");
+pub(crate) fn network(version: ApiVersion, body: &mut Network) {
+    if version < V1_48 {
+        body.enable_ipv4 = None;
     }
 }
 

@@ -5,7 +5,6 @@ use crate::null::{dto, is_default};
 dto! {
     /// `POST /containers/{id}/exec`.
     pub struct ExecCreateRequest {
-        #[serde(skip_serializing_if = "is_default")]
         pub user: String,
         pub privileged: bool,
         pub tty: bool,
@@ -15,12 +14,9 @@ dto! {
         pub attach_stdin: bool,
         pub attach_stderr: bool,
         pub attach_stdout: bool,
-        #[serde(skip_serializing_if = "is_default")]
         pub detach: bool,
-        #[serde(skip_serializing_if = "is_default")]
         pub detach_keys: String,
         pub env: Option<Vec<String>>,
-        #[serde(skip_serializing_if = "is_default")]
         pub working_dir: String,
         pub cmd: Option<crate::config::StrSlice>,
     }

@@ -53,6 +53,7 @@ dto! {
         pub shm_size: i64,
         #[serde(skip_serializing_if = "is_none_or_empty")]
         pub sysctls: Option<StringMap>,
+        #[serde(skip_serializing_if = "is_default")]
         pub runtime: String,
         /// Windows only.
         pub isolation: String,

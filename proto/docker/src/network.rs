@@ -35,7 +35,7 @@ dto! {
         pub global_ipv6_address: String,
         #[serde(rename = "GlobalIPv6PrefixLen")]
         pub global_ipv6_prefix_len: u8,
-        #[serde(rename = "DNSNames")]
+        #[serde(rename = "DNSNames", skip_serializing_if = "Option::is_none")]
         pub dns_names: Option<Vec<String>>,
     }
 
@@ -56,8 +56,9 @@ dto! {
         pub created: String,
         pub scope: String,
         pub driver: String,
-        #[serde(rename = "EnableIPv4")]
-        pub enable_ipv4: bool,
+        /// Since API 1.48.
+        #[serde(rename = "EnableIPv4", skip_serializing_if = "Option::is_none")]
+        pub enable_ipv4: Option<bool>,
         #[serde(rename = "EnableIPv6")]
         pub enable_ipv6: bool,
         #[serde(rename = "IPAM")]

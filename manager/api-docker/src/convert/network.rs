@@ -12,7 +12,7 @@ pub(crate) fn network(network: &Network) -> NetworkDto {
         created: rfc3339(network.created),
         scope: "local".to_owned(),
         driver: network.driver.clone(),
-        enable_ipv4: network.enable_ipv4,
+        enable_ipv4: Some(network.enable_ipv4),
         enable_ipv6: network.enable_ipv6,
         ipam: Ipam { driver: "default".to_owned(), options: None, config: Some(network.ipam.iter().map(pool).collect()) },
         internal: network.internal,

@@ -4,7 +4,6 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::routing::{get, post};
 use rcontainerd_core::Core;
-use rcontainerd_types::Error;
 
 use crate::wire::error::{ApiError, ApiResult};
 use crate::wire::query::Query;
@@ -27,20 +26,15 @@ async fn list(State(core): State<Core>, version: ApiVersion, query: Query) -> Ap
     let bodies = networks.iter().map(|network| {
         let mut body = convert::network::network(network);
         versions::network_list(version, &mut body);
-        body_of(version, &body)
+        body
     });
-    Ok(json::ok(bodies.collect::<Result<Vec<_>, _>>()?))
+    Ok(json::ok(bodies.collect::<Vec<_>>()))
 }
 
 async fn inspect(State(core): State<Core>, version: ApiVersion, Path(id): Path<String>) -> ApiResult {
-    let body = convert::network::network(&core.networks.inspect(&id).await?);
-    Ok(json::ok(body_of(version, &body)?))
-}
-
-fn body_of(version: ApiVersion, body: &proto_docker::network::Network) -> Result<serde_json::Value, ApiError> {
-    let mut value = serde_json::to_value(body).map_err(|error| Error::internal(format!("network {}: {error}", body.name)))?;
-    versions::network(version, &mut value);
-    Ok(value)
+    let mut body = convert::network::network(&core.networks.inspect(&id).await?);
+    versions::network(version, &mut body);
+    Ok(json::ok(body))
 }
 
 async fn no_user_networks() -> ApiError {
