@@ -1,11 +1,15 @@
 //! File system steps that the whole crate takes the same way: safe modes, fsync discipline, errors that name the path.
 
+use std::ffi::{CStr, CString};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use rcontainerd_types::{Error, ErrorKind, Result};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
 
 /// `Error::io` with the verb and the path.
 pub fn failed<'a>(verb: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Error + 'a {
@@ -20,19 +24,6 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
 /// Opens a new file that only root may touch.
 pub fn create_private_file(path: &Path) -> Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed("create", path))
-}
-
-/// Writes a small file so that after a crash it is there whole or not at all.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = create_private_file(&temporary)?;
-    file.write_all(bytes).map_err(failed("write", &temporary))?;
-    file.sync_all().map_err(failed("fsync", &temporary))?;
-    std::fs::rename(&temporary, path).map_err(failed("rename", &temporary))?;
-    match path.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
 }
 
 /// Makes the directory's entries durable.
@@ -54,12 +45,67 @@ pub fn remove_file_if_there(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a tree that may be gone already; symlinks inside are never followed (std walks by directory descriptors).
+/// Removes a tree that may be gone already.
 pub fn remove_tree_if_there(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(failed("remove", path)(err)),
-        _ => Ok(()),
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+        return Err(Error::internal(format!("{} is nothing that can be removed", path.display())));
+    };
+    let dir = match File::open(parent) {
+        Ok(dir) => dir,
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(err) => return Err(failed("open", parent)(err)),
+    };
+    let name = CString::new(name.as_encoded_bytes()).map_err(|_| Error::internal("a name of ours contains a NUL byte"))?;
+    remove_tree_at(dir.as_fd(), &name).map_err(|err| failed("remove", path)(err.into()))
+}
+
+/// Removes an entry of a directory with everything below it; gone already is fine. Symlinks are never followed, and a tree may be
+/// deeper than any path or descriptor limit (containers can make such): two descriptors are open at a time, upwards goes by `..`.
+pub fn remove_tree_at(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
+    if remove_leaf(dir, name)? {
+        return Ok(());
     }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut current = openat(dir, name, flags, Mode::empty())?;
+    let mut above = vec![name.to_owned()];
+    loop {
+        if let Some(sub) = remove_leaves(&current)? {
+            current = openat(&current, &sub, flags, Mode::empty())?;
+            above.push(sub);
+            continue;
+        }
+        let Some(empty) = above.pop() else { return Ok(()) };
+        if above.is_empty() {
+            return unlinkat(dir, &empty, AtFlags::REMOVEDIR);
+        }
+        current = openat(&current, c"..", flags, Mode::empty())?;
+        unlinkat(&current, &empty, AtFlags::REMOVEDIR)?;
+    }
+}
+
+/// Removes what is no directory; `false` for a directory that is not empty.
+fn remove_leaf(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<bool> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::ISDIR | Errno::PERM) => match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+            Err(err) => Err(err),
+        },
+        Err(err) => Err(err),
+    }
+}
+
+/// Empties a directory up to the first subdirectory that is not empty, and names that.
+fn remove_leaves(dir: &OwnedFd) -> rustix::io::Result<Option<CString>> {
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") && !remove_leaf(dir.as_fd(), name)? {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// Names of a directory's entries that are valid UTF-8 (all that this crate makes are); nothing when it does not exist.

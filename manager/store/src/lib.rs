@@ -19,6 +19,7 @@ pub mod descriptor;
 mod fs;
 pub mod fsck;
 pub mod gc;
+pub mod image;
 mod lock;
 pub mod metadata;
 pub mod mount;

@@ -52,7 +52,7 @@ pub struct Ingest {
     expected: Option<Expected>,
 }
 
-/// A complete, verified, synced blob that has no name yet.
+/// A complete, verified, synced blob that has no name yet; removed when it is dropped instead of published.
 pub struct Sealed {
     digest: Digest,
     size: u64,
@@ -74,7 +74,7 @@ impl Sealed {
 struct Slot {
     shared: Arc<Shared>,
     name: String,
-    /// A failed write left the file in doubt: it is removed instead of kept for a resume.
+    /// Not to be kept for a resume: sealed, or a failed write left the file in doubt.
     spoiled: bool,
 }
 
@@ -226,9 +226,6 @@ impl Content {
         let infos = self.shared.metadata.write(|tx| {
             blobs.iter().map(|blob| self.make_visible(tx, &blob.digest, blob.size, labels.clone())).collect::<Result<Vec<_>>>()
         })?;
-        for blob in blobs {
-            blob.slot.remove()?;
-        }
         Ok(infos)
     }
 }
@@ -327,17 +324,13 @@ impl Ingest {
             self.rehash()?;
         }
         let path = self.slot.data();
-        let Self { slot, file, hasher, offset, .. } = self;
+        let Self { mut slot, file, hasher, offset, .. } = self;
+        // From here on it is published or removed: a sealed blob cannot be resumed.
+        slot.spoiled = true;
         let found = hasher.finish();
-        if let Err(err) = verify(offset, &found, size, digest.as_ref()) {
-            slot.remove()?;
-            return Err(err);
-        }
+        verify(offset, &found, size, digest.as_ref())?;
         file.set_permissions(Permissions::from_mode(0o444)).map_err(failed("chmod", &path))?;
-        if let Err(err) = file.sync_all() {
-            slot.remove()?;
-            return Err(failed("fsync", &path)(err));
-        }
+        file.sync_all().map_err(failed("fsync", &path))?;
         Ok(Sealed { digest: found, size: offset, slot })
     }
 

@@ -25,6 +25,11 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     copier.entry(CWD, &source, CWD, &target).map_err(|err| failed("copy", from)(err.into()))
 }
 
+/// Copies one object, with everything below it, from a directory to another.
+pub fn copy_entry(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, target: &CStr) -> rustix::io::Result<()> {
+    Copier { links: HashMap::new() }.entry(from, name, to, target)
+}
+
 struct Copier {
     /// (device, inode) of a file with several names → the target's first name, opened.
     links: HashMap<(u64, u64), OwnedFd>,

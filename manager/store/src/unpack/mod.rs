@@ -4,11 +4,21 @@
 //! blob ─decompress→ tar ─entries→ Applier ─openat/mkdirat/…→ upper directory ─DiffID right→ commit as ChainID
 //! ```
 
-pub mod xattr;
+mod apply;
+pub(crate) mod decompress;
+mod dirs;
+mod pax;
+mod sparse;
+pub(crate) mod tar;
+pub(crate) mod xattr;
 
 use std::io::Read;
 
-use rcontainerd_types::{Digest, Error, Result};
+use rcontainerd_types::digest::Algorithm;
+use rcontainerd_types::{Digest, Error, ErrorKind, Result, id};
+
+use self::apply::Applier;
+use self::tar::TarReader;
 
 use crate::content::Content;
 use crate::metadata::Labels;
@@ -33,12 +43,14 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of a path.
     pub path: usize,
+    /// Components of a path.
+    pub depth: usize,
 }
 
 impl Default for Limits {
-    /// Far above any honest image, far below what hurts a host: 1 TiB, 20 million entries, Linux's PATH_MAX.
+    /// Far above any honest image, far below what hurts a host: 1 TiB, 20 million entries, Linux's PATH_MAX, 512 levels.
     fn default() -> Self {
-        Self { stream: 1 << 40, entries: 20_000_000, path: 4096 }
+        Self { stream: 1 << 40, entries: 20_000_000, path: 4096, depth: 512 }
     }
 }
 
@@ -81,15 +93,77 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 /// `NotFound` for a missing blob, `DataLoss` when a DiffID does not match or the stream is damaged, `InvalidArgument` for a tar that
 /// is malformed or hostile, `ResourceExhausted` on a full disk; then nothing of that layer is kept.
 pub fn unpack(content: &Content, snapshots: &dyn Snapshotter, layers: &[Layer], progress: Progress<'_>) -> Result<Option<String>> {
-    let _ = (content, snapshots, layers, progress, Labels::new());
-    Err(Error::unsupported("unpack is being written"))
+    let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+    let mut parent: Option<String> = None;
+    for (index, (layer, chain_id)) in layers.iter().zip(chain_ids(&diff_ids)).enumerate() {
+        let name = chain_id.to_string();
+        if exists(snapshots, &name)? {
+            progress(index, LayerState::AlreadyExists);
+        } else {
+            progress(index, LayerState::Extracting);
+            unpack_layer(content, snapshots, layer, &name, parent.as_deref())?;
+            progress(index, LayerState::Done);
+        }
+        parent = Some(name);
+    }
+    Ok(parent)
 }
 
-/// Applies a layer's stream to the directories of an active snapshot.
+fn exists(snapshots: &dyn Snapshotter, name: &str) -> Result<bool> {
+    match snapshots.stat(name) {
+        Ok(_) => Ok(true),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(err),
+    }
+}
+
+fn unpack_layer(content: &Content, snapshots: &dyn Snapshotter, layer: &Layer, name: &str, parent: Option<&str>) -> Result<()> {
+    let key = format!("extract-{} {name}", id::generate()?);
+    snapshots.prepare(&key, parent, Labels::new())?;
+    let done = fill(content, snapshots, layer, &key).and_then(|()| snapshots.commit(name, &key, Labels::new()));
+    let Err(err) = done else { return Ok(()) };
+    if let Err(also) = snapshots.remove(&key) {
+        tracing::warn!(%also, key, "remove a snapshot that could not be filled");
+    }
+    // Another pull of the same layer was quicker.
+    if err.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(err.context(format!("unpack layer {}", layer.blob))) }
+}
+
+fn fill(content: &Content, snapshots: &dyn Snapshotter, layer: &Layer, key: &str) -> Result<()> {
+    let blob = content.reader(&layer.blob)?;
+    let applied = apply_hashed(blob, &layer.media_type, &snapshots.layer_dirs(key)?, &Limits::default(), layer.diff_id.algorithm())?;
+    if applied.diff_id != layer.diff_id {
+        let message = format!("its content has the DiffID {}, the image's config says {}", applied.diff_id, layer.diff_id);
+        return Err(Error::new(ErrorKind::DataLoss, message));
+    }
+    Ok(())
+}
+
+/// Applies a layer's stream to the directories of an active snapshot; its DiffID is a SHA-256.
 ///
 /// # Errors
 /// As `unpack`.
-pub fn apply(stream: impl Read, media_type: &str, dirs: &LayerDirs, limits: &Limits) -> Result<Applied> {
-    let _ = (stream, media_type, dirs, limits);
-    Err(Error::unsupported("apply is being written"))
+pub fn apply(stream: impl Read + Send, media_type: &str, dirs: &LayerDirs, limits: &Limits) -> Result<Applied> {
+    apply_hashed(stream, media_type, dirs, limits, Algorithm::Sha256)
 }
+
+fn apply_hashed(stream: impl Read + Send, media_type: &str, dirs: &LayerDirs, limits: &Limits, algorithm: Algorithm) -> Result<Applied> {
+    decompress::check_media_type(media_type)?;
+    std::thread::scope(|scope| {
+        let (pieces, worker) = decompress::start(scope, stream, algorithm, limits.stream);
+        let applied = {
+            let mut reader = TarReader::new(pieces);
+            Applier::new(dirs, limits).and_then(|applier| applier.run(&mut reader))
+        };
+        let hashed = worker.join().map_err(|_| Error::internal("the decompressing thread panicked"))?;
+        match (applied, hashed) {
+            (Ok(entries), Ok(hashed)) => Ok(Applied { diff_id: hashed.diff_id, size: hashed.size, entries }),
+            // The stream's own failure is the cause of what the applier saw, unless the applier gave up first.
+            (_, Err(err)) if err.kind() != ErrorKind::Cancelled => Err(err),
+            (Err(err), _) | (_, Err(err)) => Err(err),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -69,3 +69,29 @@ pub fn copy(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, target: &CStr
     }
     Ok(())
 }
+
+/// As `copy`, without overlayfs's own marks.
+pub fn copy_visible(from: BorrowedFd<'_>, name: &CStr, to: BorrowedFd<'_>, target: &CStr) -> rustix::io::Result<()> {
+    let source = ProcPath::open(from, name)?;
+    let names: Vec<CString> = source.list()?.into_iter().filter(|name| !is_overlay_mark(name.as_bytes())).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let target = ProcPath::open(to, target)?;
+    for attribute in names {
+        if let Some(value) = source.get(&attribute)? {
+            target.set(&attribute, &value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Attributes by which overlayfs steers itself: an image must not set them, a copy must not carry them.
+pub fn is_overlay_mark(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+/// Whether a layer may set it. Labels of the host's own security modules are the host's business.
+pub fn is_allowed(name: &[u8]) -> bool {
+    !is_overlay_mark(name) && (!name.starts_with(b"security.") || name == b"security.capability")
+}
