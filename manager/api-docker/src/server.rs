@@ -14,7 +14,11 @@ use crate::wire::version::{ApiVersion, split_path};
 
 /// The whole API, with and without version in the path.
 pub fn router(core: Core) -> Router {
-    let pages = handlers::routes().fallback(page_not_found).method_not_allowed_fallback(page_not_found).with_state(core);
+    serving(handlers::routes(), core)
+}
+
+fn serving<S: Clone + Send + Sync + 'static>(pages: Router<S>, state: S) -> Router {
+    let pages = pages.fallback(page_not_found).method_not_allowed_fallback(page_not_found).with_state(state);
     Router::new().fallback(move |request: Request| dispatch(pages.clone(), request))
 }
 
@@ -60,4 +64,54 @@ fn mark(headers: &mut HeaderMap) {
 
 async fn page_not_found() -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "page not found")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::routing::get;
+    use http::Method;
+    use http_body_util::BodyExt;
+
+    async fn ask(method: Method, path: &str) -> (StatusCode, HeaderMap, String) {
+        let pages = Router::new().route("/_ping", get(handlers::ping)).route("/echo", get(async |version: ApiVersion| version.to_string()));
+        let request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
+        let Ok(response) = serving(pages, ()).oneshot(request).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        (parts.status, parts.headers, String::from_utf8(bytes.to_vec()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn ping_tells_what_clients_negotiate_with() {
+        for method in [Method::GET, Method::HEAD] {
+            for path in ["/_ping", "/v1.24/_ping", "/v1.51/_ping"] {
+                let (status, headers, body) = ask(method.clone(), path).await;
+                assert_eq!((status, body.as_str()), (StatusCode::OK, if method == Method::GET { "OK" } else { "" }), "{path}");
+                assert_eq!(headers["api-version"], "1.51");
+                assert_eq!(headers["ostype"], "linux");
+                assert_eq!(headers["docker-experimental"], "false");
+                assert!(headers.contains_key("builder-version") && headers.contains_key("server"));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_path_names_the_version_and_none_means_the_newest() {
+        assert_eq!(ask(Method::GET, "/v1.41/echo").await.2, "1.41");
+        assert_eq!(ask(Method::GET, "/echo").await.2, "1.51");
+        let (status, headers, body) = ask(Method::GET, "/v1.99/_ping").await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert_eq!(body, r#"{"message":"client version 1.99 is too new. Maximum supported API version is 1.51"}"#);
+        assert_eq!(headers["api-version"], "1.51");
+    }
+
+    #[tokio::test]
+    async fn unknown_pages_and_methods_are_not_found() {
+        for (method, path) in [(Method::GET, "/v1.41/nope"), (Method::DELETE, "/_ping"), (Method::GET, "/"), (Method::GET, "/v1.41")] {
+            let (status, _, body) = ask(method, path).await;
+            assert_eq!((status, body.as_str()), (StatusCode::NOT_FOUND, r#"{"message":"page not found"}"#), "{path}");
+        }
+    }
 }

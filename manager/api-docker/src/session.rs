@@ -284,4 +284,45 @@ mod tests {
         pump.await.expect("ends");
         assert_eq!(seen, b"late");
     }
+
+    /// A server on a socket, whose one page is a session that prints `hello` once its client has closed its side.
+    async fn hello_server(dir: &std::path::Path) -> tokio::net::UnixStream {
+        let page = |request: Request| async {
+            let piece = piece(OutputKind::Stdout, b"hello");
+            session(vec![piece], Framing::Multiplexed).serve(Transport::of(request))
+        };
+        let path = dir.join("s");
+        let listener = tokio::net::UnixListener::bind(&path).expect("bound");
+        tokio::spawn(axum::serve(listener, axum::Router::new().route("/x", axum::routing::post(page))).into_future());
+        tokio::net::UnixStream::connect(&path).await.expect("connected")
+    }
+
+    #[tokio::test]
+    async fn upgrades_are_answered_as_dockerd_does_and_the_bytes_follow() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut client = hello_server(dir.path()).await;
+        client
+            .write_all(b"POST /x HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .expect("sent");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("ends");
+        let text = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(text.starts_with("http/1.1 101 upgraded\r\n"), "{text}");
+        for header in ["content-type: application/vnd.docker.multiplexed-stream", "connection: upgrade", "upgrade: tcp"] {
+            assert!(text.contains(&format!("{header}\r\n")), "{header} is missing in {text}");
+        }
+        assert!(answer.ends_with(b"\r\n\r\n\x01\0\0\0\0\0\0\x05hello"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn without_upgrade_the_output_is_an_ordinary_body() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut client = hello_server(dir.path()).await;
+        client.write_all(b"POST /x HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await.expect("sent");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("ends");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\x01\0\0\0\0\0\0\x05hello"), "{text}");
+    }
 }

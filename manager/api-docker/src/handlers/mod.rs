@@ -9,6 +9,9 @@ mod system;
 mod unsupported;
 mod volumes;
 
+#[cfg(test)]
+pub(crate) use system::ping;
+
 use axum::Router;
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -36,5 +39,13 @@ impl<S: Send + Sync> FromRequestParts<S> for ApiVersion {
     /// The version that the request's path named, else the newest.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
         Ok(parts.extensions.get().copied().unwrap_or(Self::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_two_routes_are_in_each_others_way() {
+        assert!(super::routes().has_routes());
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Core> {
         .route("/system/df", get(disk_usage))
 }
 
-async fn ping() -> Response {
+pub(crate) async fn ping() -> Response {
     let headers = [
         ("builder-version", "1"),
         ("swarm", "inactive"),
