@@ -7,13 +7,19 @@
 //!   reattach after a restart of the manager; list names what is on disk
 //! ```
 
+mod bundle;
+mod client;
+mod events;
 mod io;
+mod journal;
 mod service;
+mod shim;
 mod task;
 mod types;
 
+pub use events::{EventItem, EventStream};
 pub use io::{AttachStream, Fifos, OutputFrame, ProcessPipes};
-pub use service::{EventItem, EventStream, TaskService};
+pub use service::TaskService;
 pub use task::Task;
 pub use types::{
     CreateTask, ExecProcess, ExitStatus, Mount, ProcessInfo, ProcessState, ProcessStatus, RuntimeOptions, Stdio, TaskConfig, TaskEvent,

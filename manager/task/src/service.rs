@@ -1,39 +1,42 @@
 //! The service: bundles, shims, tasks, events.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rcontainerd_types::{Error, Finding, Result};
+use prost::{Message, Name};
+use prost_types::Any;
+use proto_containerd::runc::v1::Options;
+use proto_containerd::task::v3 as api;
+use proto_containerd::types::Mount as WireMount;
+use rcontainerd_types::{Error, Finding, Result, Severity};
 
-use crate::task::Task;
-use crate::types::{CreateTask, ExitStatus, TaskConfig, TaskEvent, TaskKey};
+use crate::bundle::{self, ShimRecord};
+use crate::client::Client;
+use crate::events::{self, EventHub, EventStream};
+use crate::journal;
+use crate::shim;
+use crate::task::{Link, Task};
+use crate::types::{CreateTask, ExitStatus, RuntimeOptions, TaskConfig, TaskKey};
 
 /// One per manager; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct TaskService {
-    config: std::sync::Arc<TaskConfig>,
+    inner: Arc<Inner>,
 }
 
-/// Receives every event from the moment of `subscribe`.
 #[derive(Debug)]
-pub struct EventStream {}
-
-/// What [`EventStream::next`] gives.
-#[derive(Debug)]
-pub enum EventItem {
-    Event(TaskEvent),
-    /// The receiver was too slow and so many events were dropped: look at the tasks' states.
-    Lagged(u64),
+struct Inner {
+    config: Arc<TaskConfig>,
+    hub: Arc<EventHub>,
+    tasks: Mutex<HashMap<TaskKey, Task>>,
+    events: tokio::task::JoinHandle<()>,
 }
 
-impl EventStream {
-    /// `None` once the service is gone.
-    pub async fn next(&mut self) -> Option<EventItem> {
-        None
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.events.abort();
     }
-}
-
-fn unwired<T>(what: &str) -> Result<T> {
-    Err(Error::unsupported(format!("{what}: not wired yet")))
 }
 
 impl TaskService {
@@ -42,12 +45,20 @@ impl TaskService {
     /// # Errors
     /// When a directory or the socket cannot be made.
     pub async fn open(config: TaskConfig) -> Result<Self> {
-        Ok(Self { config: std::sync::Arc::new(config) })
+        use std::os::unix::fs::DirBuilderExt;
+        for (name, mode) in [("tasks", 0o711), ("s", 0o700), ("rrun", 0o700)] {
+            let path = config.state_dir.join(name);
+            let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&path);
+            made.map_err(|err| Error::io(format!("make {}", path.display()), err))?;
+        }
+        let hub = Arc::new(EventHub::new());
+        let events = events::serve(&config.state_dir.join("rcontainerd.sock.ttrpc"), &hub)?;
+        Ok(Self { inner: Arc::new(Inner { config: Arc::new(config), hub, tasks: Mutex::default(), events }) })
     }
 
     /// `STATE/tasks/<ns>/<id>`.
     pub fn bundle_path(&self, key: &TaskKey) -> PathBuf {
-        self.config.state_dir.join("tasks").join(&key.namespace).join(&key.id)
+        bundle::path_of(&self.inner.config.state_dir, key)
     }
 
     /// Makes the bundle directory (0711) with `rootfs/` and writes config.json.
@@ -55,8 +66,7 @@ impl TaskService {
     /// # Errors
     /// `AlreadyExists` when there is a bundle of that key.
     pub async fn create_bundle(&self, key: &TaskKey, config_json: &[u8]) -> Result<PathBuf> {
-        let _ = (key, config_json);
-        unwired("create_bundle")
+        bundle::create(&self.inner.config.state_dir, key, config_json)
     }
 
     /// Starts the shim, creates the container: its process exists and waits for `Task::start`. On failure nothing is left
@@ -65,8 +75,75 @@ impl TaskService {
     /// # Errors
     /// The runtime's or the shim's failure.
     pub async fn create(&self, request: CreateTask) -> Result<Task> {
-        let _ = request;
-        unwired("create")
+        let config = &self.inner.config;
+        let bundle = self.bundle_path(&request.key);
+        let shim = request.runtime.shim.clone().unwrap_or_else(|| config.shim.clone());
+        let journal = journal::follow(&bundle, &request.key.id)?;
+        let endpoint = shim::start(config, &shim, &request.key, &bundle).await?;
+        let mut record = ShimRecord::new(shim.clone(), endpoint.socket, endpoint.version);
+        record.save(&bundle)?;
+        let client = Client::connect(&record.socket)
+            .await
+            .map_err(|err| Error::io(format!("connect to the shim at {}", record.socket.display()), err))?;
+        let link = Link::new(Arc::clone(config), request.key.clone(), bundle.clone(), record.clone(), client, journal);
+        let created: Result<api::CreateTaskResponse> = link.call_slow("Create", &self.create_request(&request, &bundle)).await;
+        match created {
+            Ok(answer) => {
+                record.pid = answer.pid;
+                record.save(&bundle)?;
+                let task = Task::new(link, answer.pid);
+                self.tasks().insert(request.key, task.clone());
+                Ok(task)
+            }
+            Err(err) => {
+                link.abandon().await;
+                Err(err)
+            }
+        }
+    }
+
+    fn create_request(&self, request: &CreateTask, bundle: &std::path::Path) -> api::CreateTaskRequest {
+        let rootfs = request.rootfs.iter().map(|mount| WireMount {
+            r#type: mount.fstype.clone(),
+            source: mount.source.clone(),
+            target: mount.target.clone(),
+            options: mount.options.clone(),
+        });
+        api::CreateTaskRequest {
+            id: request.key.id.clone(),
+            bundle: bundle.display().to_string(),
+            rootfs: rootfs.collect(),
+            terminal: request.terminal,
+            stdin: request.stdio.stdin.clone(),
+            stdout: request.stdio.stdout.clone(),
+            stderr: request.stdio.stderr.clone(),
+            checkpoint: String::new(),
+            parent_checkpoint: String::new(),
+            options: Some(self.options(&request.runtime)),
+        }
+    }
+
+    fn options(&self, runtime: &RuntimeOptions) -> Any {
+        if let Some((type_url, value)) = &runtime.raw {
+            return Any { type_url: type_url.clone(), value: value.clone() };
+        }
+        let config = &self.inner.config;
+        let root = runtime.root.clone().unwrap_or_else(|| config.state_dir.join("rrun"));
+        let options = Options {
+            no_pivot_root: runtime.no_pivot_root,
+            io_uid: runtime.io_uid,
+            io_gid: runtime.io_gid,
+            binary_name: runtime.binary.as_ref().unwrap_or(&config.runtime).display().to_string(),
+            root: root.display().to_string(),
+            systemd_cgroup: runtime.systemd_cgroup,
+            ..Options::default()
+        };
+        Any { type_url: Options::full_name(), value: options.encode_to_vec() }
+    }
+
+    /// A task that this manager created or reattached.
+    pub fn get(&self, key: &TaskKey) -> Option<Task> {
+        self.tasks().get(key).cloned()
     }
 
     /// Connects to the shim of a bundle that an earlier manager made; `None` when no shim answers any more (then
@@ -75,8 +152,27 @@ impl TaskService {
     /// # Errors
     /// `NotFound` without a bundle.
     pub async fn reattach(&self, key: &TaskKey) -> Result<Option<Task>> {
-        let _ = key;
-        unwired("reattach")
+        let bundle = self.bundle_path(key);
+        if !bundle.is_dir() {
+            return Err(Error::not_found(format!("no bundle {}", bundle.display())));
+        }
+        let Some(record) = ShimRecord::load(&bundle)? else { return Ok(None) };
+        let Ok(client) = Client::connect(&record.socket).await else { return Ok(None) };
+        let journal = journal::follow(&bundle, &key.id)?;
+        let link = Link::new(Arc::clone(&self.inner.config), key.clone(), bundle, record, client, journal);
+        let request = api::StateRequest { id: key.id.clone(), exec_id: String::new() };
+        let state: api::StateResponse = match link.call("State", &request).await {
+            Ok(state) => state,
+            Err(err) if matches!(err.kind(), rcontainerd_types::ErrorKind::NotFound | rcontainerd_types::ErrorKind::Unavailable) => {
+                // A shim whose container was deleted, or never created, by a manager that died then: of no use any more.
+                link.abandon().await;
+                return Ok(None);
+            }
+            Err(err) => return Err(err),
+        };
+        let task = Task::new(link, state.pid);
+        self.tasks().insert(key.clone(), task.clone());
+        Ok(Some(task))
     }
 
     /// For a bundle whose shim is gone: kills and deletes what is left by the shim's `delete` action, unmounts, removes the bundle;
@@ -85,8 +181,14 @@ impl TaskService {
     /// # Errors
     /// When something could not be removed.
     pub async fn cleanup_dead(&self, key: &TaskKey) -> Result<ExitStatus> {
-        let _ = key;
-        unwired("cleanup_dead")
+        let bundle = self.bundle_path(key);
+        let kept = bundle::kept_exit(&bundle, None);
+        if let Some(record) = ShimRecord::load(&bundle)? {
+            shim::delete(&self.inner.config, &record.shim, key, &bundle).await?;
+        }
+        self.tasks().remove(key);
+        bundle::remove(&bundle)?;
+        Ok(kept.unwrap_or_else(ExitStatus::unknown))
     }
 
     /// Removes the bundle of a task that was deleted (or never created).
@@ -94,8 +196,8 @@ impl TaskService {
     /// # Errors
     /// `Conflict` while something is mounted in it.
     pub async fn remove_bundle(&self, key: &TaskKey) -> Result<()> {
-        let _ = key;
-        unwired("remove_bundle")
+        self.tasks().remove(key);
+        bundle::remove(&self.bundle_path(key))
     }
 
     /// Every bundle on disk, sorted.
@@ -103,15 +205,40 @@ impl TaskService {
     /// # Errors
     /// When STATE cannot be read.
     pub async fn list(&self) -> Result<Vec<TaskKey>> {
-        unwired("list")
+        bundle::list(&self.inner.config.state_dir)
     }
 
     pub fn subscribe(&self) -> EventStream {
-        EventStream {}
+        self.inner.hub.subscribe()
     }
 
     /// Whether shim and runtime are there and run.
     pub async fn check(&self) -> Vec<Finding> {
-        Vec::new()
+        let config = &self.inner.config;
+        vec![program("shim", &config.shim, "-v").await, program("runtime", &config.runtime, "--version").await]
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, HashMap<TaskKey, Task>> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn program(role: &str, path: &std::path::Path, flag: &str) -> Finding {
+    let output = tokio::process::Command::new(path).arg(flag).stdin(std::process::Stdio::null()).output().await;
+    let (severity, observed) = match output {
+        Ok(output) if output.status.success() => {
+            let text = String::from_utf8_lossy(&output.stdout);
+            (Severity::Ok, format!("{}: {}", path.display(), text.split_whitespace().collect::<Vec<_>>().join(" ")))
+        }
+        Ok(output) => (Severity::Broken, format!("{} {flag}: {}", path.display(), output.status)),
+        Err(err) => (Severity::Broken, format!("{}: {err}", path.display())),
+    };
+    let broken = severity == Severity::Broken;
+    Finding {
+        severity,
+        subject: role.to_owned(),
+        observed,
+        cost: if broken { "no container can be started".to_owned() } else { String::new() },
+        remedy: if broken { format!("install the {role} beside the manager, or name it in the configuration") } else { String::new() },
     }
 }

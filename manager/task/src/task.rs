@@ -2,24 +2,108 @@
 //!
 //! `exec_id: None` means the main process everywhere.
 
-use rcontainerd_types::{Error, Result};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::types::{ExecProcess, ExitStatus, ProcessInfo, ProcessState, TaskKey};
+use prost::{Message, Name};
+use prost_types::Any;
+use proto_containerd::containerd::v1::types::Status as WireStatus;
+use proto_containerd::runc::v1::ProcessDetails;
+use proto_containerd::task::v3 as api;
+use rcontainerd_types::{Error, ErrorKind, Result};
+
+use crate::bundle::{self, ShimRecord};
+use crate::client::{CallError, Client};
+use crate::events::exit_status;
+use crate::journal::ShimJournal;
+use crate::types::{ExecProcess, ExitStatus, ProcessInfo, ProcessState, ProcessStatus, Stdio, TaskConfig, TaskKey};
+
+/// Go's shims accept a spec under this name; ours looks at the bytes alone.
+const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+const RESOURCES_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
+/// Calls that run the runtime, whose hooks may take their time.
+const SLOW: Duration = Duration::from_secs(120);
 
 /// A handle; cheap to clone. Outlives nothing: dropping it leaves the container alone.
 #[derive(Clone, Debug)]
 pub struct Task {
-    key: TaskKey,
+    link: Arc<Link>,
     pid: u32,
 }
 
-fn unwired<T>(what: &str) -> Result<T> {
-    Err(Error::unsupported(format!("{what}: not wired yet")))
+/// The way to a shim; connects anew when the connection breaks but the shim lives.
+#[derive(Debug)]
+pub struct Link {
+    config: Arc<TaskConfig>,
+    key: TaskKey,
+    bundle: PathBuf,
+    record: ShimRecord,
+    client: Mutex<Arc<Client>>,
+    _journal: ShimJournal,
+}
+
+impl Link {
+    pub fn new(config: Arc<TaskConfig>, key: TaskKey, bundle: PathBuf, record: ShimRecord, client: Client, journal: ShimJournal) -> Self {
+        Self { config, key, bundle, record, client: Mutex::new(Arc::new(client)), _journal: journal }
+    }
+
+    /// # Errors
+    /// `Unavailable` when the shim is gone or silent; its own error otherwise.
+    pub async fn call<A: Message + Default>(&self, method: &str, message: &impl Message) -> Result<A> {
+        self.try_call(method, message, Some(self.config.timeout)).await.map_err(|err| self.explain(method, err))
+    }
+
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn call_slow<A: Message + Default>(&self, method: &str, message: &impl Message) -> Result<A> {
+        self.try_call(method, message, Some(SLOW)).await.map_err(|err| self.explain(method, err))
+    }
+
+    fn explain(&self, method: &str, err: CallError) -> Error {
+        err.into_error(&format!("{method} of container {}", self.key.id))
+    }
+
+    async fn try_call<A: Message + Default>(
+        &self,
+        method: &str,
+        message: &impl Message,
+        timeout: Option<Duration>,
+    ) -> Result<A, CallError> {
+        let client = self.client().await?;
+        client.call(self.service(), method, message, timeout).await
+    }
+
+    fn service(&self) -> &'static str {
+        if self.record.version >= 3 { "containerd.task.v3.Task" } else { "containerd.task.v2.Task" }
+    }
+
+    async fn client(&self) -> Result<Arc<Client>, CallError> {
+        let current = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        if !current.is_closed() {
+            return Ok(current);
+        }
+        let fresh = Arc::new(Client::connect(&self.record.socket).await.map_err(|_| CallError::Disconnected)?);
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
+        Ok(fresh)
+    }
+
+    /// Ends a shim that has no container.
+    pub async fn abandon(&self) {
+        let request = api::ShutdownRequest { id: self.key.id.clone(), now: true };
+        if let Err(err) = self.call::<()>("Shutdown", &request).await {
+            tracing::warn!(container = %self.key.id, %err, "shut down a shim");
+        }
+    }
 }
 
 impl Task {
+    pub(crate) fn new(link: Link, pid: u32) -> Self {
+        Self { link: Arc::new(link), pid }
+    }
+
     pub fn key(&self) -> &TaskKey {
-        &self.key
+        &self.link.key
     }
 
     /// Host pid of the main process.
@@ -32,8 +116,9 @@ impl Task {
     /// # Errors
     /// The runtime's message whole (`exec: "foo": executable file not found in $PATH`).
     pub async fn start(&self, exec_id: Option<&str>) -> Result<u32> {
-        let _ = exec_id;
-        unwired("start")
+        let request = api::StartRequest { id: self.id(), exec_id: name(exec_id) };
+        let answer: api::StartResponse = self.link.call_slow("Start", &request).await?;
+        Ok(answer.pid)
     }
 
     /// Adds a process; [`Self::start`] runs it.
@@ -41,25 +126,44 @@ impl Task {
     /// # Errors
     /// `AlreadyExists` for a used exec id.
     pub async fn exec(&self, process: ExecProcess) -> Result<()> {
-        let _ = process;
-        unwired("exec")
+        let request = api::ExecProcessRequest {
+            id: self.id(),
+            exec_id: process.exec_id,
+            terminal: process.terminal,
+            stdin: process.stdio.stdin,
+            stdout: process.stdio.stdout,
+            stderr: process.stdio.stderr,
+            spec: Some(Any { type_url: PROCESS_URL.to_owned(), value: process.process_json }),
+        };
+        self.link.call("Exec", &request).await
     }
 
     /// Resolves when the process has ended and all its output is delivered; also when the shim dies (then with the status that it left on
-    /// disk, else unknown).
+    /// disk, else unknown). Cancel-safe.
     ///
     /// # Errors
     /// `NotFound` for an unknown exec id.
     pub async fn wait(&self, exec_id: Option<&str>) -> Result<ExitStatus> {
-        let _ = exec_id;
-        unwired("wait")
+        let request = api::WaitRequest { id: self.id(), exec_id: name(exec_id) };
+        loop {
+            match self.link.try_call::<api::WaitResponse>("Wait", &request, None).await {
+                Ok(answer) => return Ok(exit_status(answer.exit_status, answer.exited_at)),
+                Err(CallError::Disconnected) => {
+                    // The connection may have broken and the shim still live: then we ask again.
+                    if self.link.client().await.is_err() {
+                        return Ok(bundle::kept_exit(&self.link.bundle, exec_id).unwrap_or_else(ExitStatus::unknown));
+                    }
+                }
+                Err(err) => return Err(self.link.explain("Wait", err)),
+            }
+        }
     }
 
     /// # Errors
     /// `NotFound` when the process has ended.
     pub async fn kill(&self, exec_id: Option<&str>, signal: u32, all: bool) -> Result<()> {
-        let _ = (exec_id, signal, all);
-        unwired("kill")
+        let request = api::KillRequest { id: self.id(), exec_id: name(exec_id), signal, all };
+        self.link.call("Kill", &request).await
     }
 
     /// Deletes an ended process. For the main one: the container too, its rootfs unmounted, the shim shut down and the bundle removed.
@@ -67,15 +171,35 @@ impl Task {
     /// # Errors
     /// `Conflict` while it runs.
     pub async fn delete(&self, exec_id: Option<&str>) -> Result<ExitStatus> {
-        let _ = exec_id;
-        unwired("delete")
+        let request = api::DeleteRequest { id: self.id(), exec_id: name(exec_id) };
+        let answer: api::DeleteResponse = self.link.call_slow("Delete", &request).await?;
+        if exec_id.is_none() {
+            self.link.abandon().await;
+            bundle::remove(&self.link.bundle)?;
+        }
+        Ok(exit_status(answer.exit_status, answer.exited_at))
     }
 
     /// # Errors
     /// `NotFound` for an unknown exec id.
     pub async fn state(&self, exec_id: Option<&str>) -> Result<ProcessState> {
-        let _ = exec_id;
-        unwired("state")
+        let request = api::StateRequest { id: self.id(), exec_id: name(exec_id) };
+        let answer: api::StateResponse = self.link.call("State", &request).await?;
+        let status = match answer.status() {
+            WireStatus::Unknown => ProcessStatus::Unknown,
+            WireStatus::Created => ProcessStatus::Created,
+            WireStatus::Running => ProcessStatus::Running,
+            WireStatus::Stopped => ProcessStatus::Stopped,
+            WireStatus::Paused => ProcessStatus::Paused,
+            WireStatus::Pausing => ProcessStatus::Pausing,
+        };
+        Ok(ProcessState {
+            status,
+            pid: answer.pid,
+            terminal: answer.terminal,
+            exit: (status == ProcessStatus::Stopped).then(|| exit_status(answer.exit_status, answer.exited_at)),
+            stdio: Stdio { stdin: answer.stdin, stdout: answer.stdout, stderr: answer.stderr },
+        })
     }
 
     /// Every process in the container.
@@ -83,14 +207,18 @@ impl Task {
     /// # Errors
     /// The shim's failure.
     pub async fn pids(&self) -> Result<Vec<ProcessInfo>> {
-        unwired("pids")
+        let answer: api::PidsResponse = self.link.call("Pids", &api::PidsRequest { id: self.id() }).await?;
+        let exec_id = |any: Any| {
+            let ours = any.type_url.rsplit('/').next() == Some(ProcessDetails::full_name().as_str());
+            ours.then(|| ProcessDetails::decode(any.value.as_slice()).ok()).flatten().map(|details| details.exec_id)
+        };
+        Ok(answer.processes.into_iter().map(|process| ProcessInfo { pid: process.pid, exec_id: process.info.and_then(exec_id) }).collect())
     }
 
     /// # Errors
     /// `Conflict` without a terminal.
     pub async fn resize(&self, exec_id: Option<&str>, width: u32, height: u32) -> Result<()> {
-        let _ = (exec_id, width, height);
-        unwired("resize")
+        self.link.call("ResizePty", &api::ResizePtyRequest { id: self.id(), exec_id: name(exec_id), width, height }).await
     }
 
     /// End of file on stdin once what is in the FIFO has been read.
@@ -98,20 +226,19 @@ impl Task {
     /// # Errors
     /// `NotFound` for an unknown exec id.
     pub async fn close_stdin(&self, exec_id: Option<&str>) -> Result<()> {
-        let _ = exec_id;
-        unwired("close_stdin")
+        self.link.call("CloseIO", &api::CloseIoRequest { id: self.id(), exec_id: name(exec_id), stdin: true }).await
     }
 
     /// # Errors
     /// `Conflict` when not running.
     pub async fn pause(&self) -> Result<()> {
-        unwired("pause")
+        self.link.call("Pause", &api::PauseRequest { id: self.id() }).await
     }
 
     /// # Errors
     /// `Conflict` when not paused.
     pub async fn resume(&self) -> Result<()> {
-        unwired("resume")
+        self.link.call("Resume", &api::ResumeRequest { id: self.id() }).await
     }
 
     /// `resources_json`: the OCI runtime spec's `linux.resources`.
@@ -119,8 +246,8 @@ impl Task {
     /// # Errors
     /// The runtime's message.
     pub async fn update(&self, resources_json: Vec<u8>) -> Result<()> {
-        let _ = resources_json;
-        unwired("update")
+        let resources = Some(Any { type_url: RESOURCES_URL.to_owned(), value: resources_json });
+        self.link.call("Update", &api::UpdateTaskRequest { id: self.id(), resources, annotations: Default::default() }).await
     }
 
     /// The metrics message as `(type_url, bytes)`: `io.containerd.cgroups.v1.Metrics` or `….v2.Metrics` (see `proto_containerd::cgroups`).
@@ -128,6 +255,16 @@ impl Task {
     /// # Errors
     /// `Conflict` when not running.
     pub async fn stats(&self) -> Result<(String, Vec<u8>)> {
-        unwired("stats")
+        let answer: api::StatsResponse = self.link.call("Stats", &api::StatsRequest { id: self.id() }).await?;
+        let any = answer.stats.ok_or_else(|| Error::new(ErrorKind::Internal, "the shim told no metrics"))?;
+        Ok((any.type_url, any.value))
     }
+
+    fn id(&self) -> String {
+        self.link.key.id.clone()
+    }
+}
+
+fn name(exec_id: Option<&str>) -> String {
+    exec_id.unwrap_or_default().to_owned()
 }
