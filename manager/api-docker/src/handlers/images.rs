@@ -36,13 +36,17 @@ fn split<'a>(path: &'a str, verbs: &[&'a str]) -> Result<(String, &'a str), ApiE
 }
 
 async fn read(State(core): State<Core>, version: ApiVersion, Path(path): Path<String>, query: Query) -> ApiResult {
-    match split(&path, &["json", "history", "get"])? {
+    let (name, verb) = split(&path, &["json", "history", "get"])?;
+    if query.text("platform").is_some() || query.flag("manifests") {
+        return Err(ApiError::unsupported("choosing among the platforms of a local image", ""));
+    }
+    match (name, verb) {
         (name, "json") => inspect(&core, version, &name).await,
         (name, "history") => {
             let lines = core.images.history(&name).await?;
             Ok(json::ok(lines.iter().map(convert::image::history).collect::<Vec<_>>()))
         }
-        (name, _) => transfer::save(&core, vec![name], &query).await,
+        (name, _) => transfer::save(&core, vec![name]).await,
     }
 }
 
@@ -54,6 +58,9 @@ async fn write(State(core): State<Core>, Path(path): Path<String>, query: Query,
 }
 
 async fn list(State(core): State<Core>, version: ApiVersion, query: Query) -> ApiResult {
+    if query.flag("manifests") {
+        return Err(ApiError::unsupported("listing the platforms of images", ""));
+    }
     let mut filters = filters::parse(&query)?;
     if let Some(pattern) = query.text("filter").filter(|_| version < ApiVersion::v1(41)) {
         filters.0.entry("reference".to_owned()).or_default().push(pattern.to_owned());

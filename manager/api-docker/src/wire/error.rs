@@ -31,11 +31,6 @@ impl ApiError {
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
-
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
 }
 
 /// The one mapping from what went wrong to HTTP.

@@ -17,7 +17,7 @@ use std::convert::Infallible;
 
 use super::stream_of;
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::json::{self, JsonBody};
+use crate::wire::json::JsonBody;
 use crate::wire::query::Query;
 use crate::wire::{pipe, progress};
 
@@ -143,14 +143,14 @@ pub(super) async fn save_many(State(core): State<Core>, query: Query) -> ApiResu
     if names.is_empty() {
         return Err(ApiError::bad_request("missing parameter \"names\""));
     }
-    save(&core, names, &query).await
-}
-
-/// An archive of the named images. A name that is not there answers with a status: the head waits for the first bytes.
-pub(super) async fn save(core: &Core, names: Vec<String>, query: &Query) -> ApiResult {
     if query.text("platform").is_some() {
         return Err(ApiError::unsupported("saving one platform of an image", ""));
     }
+    save(&core, names).await
+}
+
+/// An archive of the named images. A name that is not there answers with a status: the head waits for the first bytes.
+pub(super) async fn save(core: &Core, names: Vec<String>) -> ApiResult {
     let (writer, mut chunks) = pipe::writer();
     let images = core.images.clone();
     let task = tokio::spawn(async move { images.save(names, writer).await });
