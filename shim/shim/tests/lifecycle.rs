@@ -1,0 +1,190 @@
+//! A container's life through the manager's task service, our shim and the runtime.
+
+mod support;
+
+use std::time::Duration;
+
+use rcontainerd_task::{AttachStream, EventItem, ProcessStatus, Stdio, TaskEventKind};
+use rcontainerd_types::ErrorKind;
+use support::{Host, exec_process, read_all, read_log, wait};
+use tokio::io::AsyncWriteExt;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_goes_to_the_log_and_the_exit_code_to_whoever_waits() {
+    let host = Host::new().await;
+    let (code, log) = host.run("a", "echo out; echo err >&2; printf 'no newline'; exit 7").await;
+    assert_eq!(code, 7);
+    let mut lines: Vec<&str> = log.split_inclusive('\n').collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["err\n", "no newline", "out\n"]);
+    assert!(!host.tasks.bundle_path(&host.key("a")).exists(), "the bundle is gone");
+    assert_eq!(std::fs::read_dir(host.dir.path().join("state/s")).expect("sockets").count(), 0, "no socket is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attached_client_gets_everything_and_then_the_end() {
+    let host = Host::new().await;
+    let task = host.create("a", "seq 1 20000; echo done >&2", host.log_stdio("a"), false).await;
+    let mut attach = AttachStream::connect(&host.attach_socket("a")).await.expect("attach");
+    task.start(None).await.expect("start");
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    while let Some(frame) = attach.next().await.expect("output") {
+        if frame.stderr { err.extend_from_slice(&frame.data) } else { out.extend_from_slice(&frame.data) }
+    }
+    let expected: String = (1..=20000).map(|n| format!("{n}\n")).collect();
+    assert_eq!(String::from_utf8(out).expect("utf-8"), expected);
+    assert_eq!(err, b"done\n");
+    assert_eq!(wait(&task, None).await, 0);
+    task.delete(None).await.expect("delete");
+    assert!(AttachStream::connect(&host.attach_socket("a")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn execs_have_their_own_streams_and_exit_codes() {
+    let host = Host::new().await;
+    let task = host.create("a", "sleep 100", host.log_stdio("a"), false).await;
+    task.start(None).await.expect("start");
+    for code in [0, 1, 42, 255] {
+        let name = format!("e{code}");
+        let (mut fifos, mut pipes) = host.fifos(&name, false);
+        let script = format!("echo hello {code}; echo oops >&2; exit {code}");
+        task.exec(exec_process(&name, &["sh", "-c", &script], fifos.stdio().clone(), false)).await.expect("exec");
+        let pid = task.start(Some(&name)).await.expect("start");
+        assert!(pid > 0);
+        fifos.release();
+        assert_eq!(read_all(pipes.stdout.as_mut().expect("stdout")).await, format!("hello {code}\n"));
+        assert_eq!(read_all(pipes.stderr.as_mut().expect("stderr")).await, "oops\n");
+        assert_eq!(wait(&task, Some(&name)).await, code);
+        assert_eq!(task.delete(Some(&name)).await.expect("delete exec").code, code);
+        assert_eq!(task.state(Some(&name)).await.expect_err("deleted").kind(), ErrorKind::NotFound);
+    }
+    task.kill(None, 9, false).await.expect("kill");
+    assert_eq!(wait(&task, None).await, 137);
+    assert_eq!(task.kill(None, 9, false).await.expect_err("ended").kind(), ErrorKind::NotFound);
+    task.delete(None).await.expect("delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stdin_reaches_the_process_and_closing_it_is_end_of_file() {
+    let host = Host::new().await;
+    let (mut fifos, pipes) = host.fifos("in", true);
+    let stdio = Stdio { stdin: fifos.stdio().stdin.clone(), ..host.log_stdio("a") };
+    let task = host.create("a", "cat; echo end", stdio, false).await;
+    task.start(None).await.expect("start");
+    fifos.release();
+    let mut stdin = pipes.stdin.expect("stdin");
+    let text = "x".repeat(300_000);
+    stdin.write_all(text.as_bytes()).await.expect("write");
+    drop(stdin);
+    // The manager's end is gone, which is no end of file: the shim holds one.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(task.state(None).await.expect("state").status, ProcessStatus::Running);
+    task.close_stdin(None).await.expect("close");
+    assert_eq!(wait(&task, None).await, 0);
+    assert_eq!(read_log(&host.log("a")), format!("{text}end\n"));
+    task.delete(None).await.expect("delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_has_a_size_echoes_and_logs() {
+    let host = Host::new().await;
+    let (mut fifos, pipes) = host.fifos("in", true);
+    let stdio = Stdio { stdin: fifos.stdio().stdin.clone(), stderr: String::new(), ..host.log_stdio("a") };
+    let task = host.create("a", "read line; stty size; test -t 0 && test -t 1 && test -t 2 && echo got $line", stdio, true).await;
+    task.start(None).await.expect("start");
+    fifos.release();
+    task.resize(None, 132, 43).await.expect("resize");
+    let mut stdin = pipes.stdin.expect("stdin");
+    stdin.write_all(b"hello\n").await.expect("write");
+    assert_eq!(wait(&task, None).await, 0);
+    assert_eq!(read_log(&host.log("a")), "hello\r\n43 132\r\ngot hello\r\n");
+    task.delete(None).await.expect("delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exec_with_a_terminal() {
+    let host = Host::new().await;
+    let task = host.create("a", "sleep 100", host.log_stdio("a"), false).await;
+    task.start(None).await.expect("start");
+    let (mut fifos, mut pipes) = host.fifos("e", true);
+    let stdio = Stdio { stderr: String::new(), ..fifos.stdio().clone() };
+    task.exec(exec_process("e", &["sh", "-c", "read x; test -t 1 && echo tty $x; exit 3"], stdio, true)).await.expect("exec");
+    task.start(Some("e")).await.expect("start");
+    fifos.release();
+    pipes.stdin.as_mut().expect("stdin").write_all(b"q\n").await.expect("write");
+    assert_eq!(read_all(pipes.stdout.as_mut().expect("stdout")).await, "q\r\ntty q\r\n");
+    assert_eq!(wait(&task, Some("e")).await, 3);
+    task.kill(None, 9, false).await.expect("kill");
+    wait(&task, None).await;
+    task.delete(None).await.expect("delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_command_is_told_in_the_runtimes_words_and_leaves_nothing() {
+    let host = Host::new().await;
+    host.bundle("a", &["no-such-program"], false).await;
+    let created = host.tasks.create(host.request("a", host.log_stdio("a"), false)).await;
+    // Some runtimes look the program up in create, others in start.
+    let message = match created {
+        Err(err) => err.message().to_owned(),
+        Ok(task) => {
+            let err = task.start(None).await.expect_err("start fails");
+            task.delete(None).await.expect("delete");
+            err.message().to_owned()
+        }
+    };
+    assert!(message.contains("\"no-such-program\"") && message.contains("executable file not found in $PATH"), "{message}");
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(&host.dir.path().display().to_string()), "a mount is left");
+    host.tasks.remove_bundle(&host.key("a")).await.expect("the bundle can be removed");
+
+    let task = host.create("b", "sleep 100", host.log_stdio("b"), false).await;
+    task.start(None).await.expect("start");
+    task.exec(exec_process("e", &["no-such-program"], Stdio::default(), false)).await.expect("exec");
+    let err = task.start(Some("e")).await.expect_err("start fails");
+    assert!(err.message().contains("executable file not found in $PATH"), "{err}");
+    task.delete(Some("e")).await.expect("delete exec");
+    task.kill(None, 9, false).await.expect("kill");
+    wait(&task, None).await;
+    task.delete(None).await.expect("delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_tell_the_life_in_order() {
+    let host = Host::new().await;
+    let mut events = host.tasks.subscribe();
+    host.run("a", "exit 5").await;
+    let mut seen = Vec::new();
+    while seen.len() < 4 {
+        let item = tokio::time::timeout(Duration::from_secs(10), events.next()).await.expect("an event").expect("open");
+        let EventItem::Event(event) = item else { panic!("lagged") };
+        assert_eq!(event.namespace, "shimtest");
+        seen.push(match event.kind {
+            TaskEventKind::Create { .. } => "create".to_owned(),
+            TaskEventKind::Start { .. } => "start".to_owned(),
+            TaskEventKind::Exit { exec_id: None, exit, .. } => format!("exit {}", exit.code),
+            TaskEventKind::Delete { exec_id: None, exit, .. } => format!("delete {}", exit.code),
+            other => panic!("{other:?}"),
+        });
+    }
+    assert_eq!(seen, ["create", "start", "exit 5", "delete 5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pause_stops_and_resume_goes_on_and_pids_and_stats_are_told() {
+    let host = Host::new().await;
+    let task = host.create("a", "sleep 100 & sleep 100", host.log_stdio("a"), false).await;
+    task.start(None).await.expect("start");
+    task.pause().await.expect("pause");
+    assert_eq!(task.state(None).await.expect("state").status, ProcessStatus::Paused);
+    assert_eq!(task.pause().await.expect_err("paused already").kind(), ErrorKind::Conflict);
+    task.resume().await.expect("resume");
+    assert_eq!(task.state(None).await.expect("state").status, ProcessStatus::Running);
+    let pids = task.pids().await.expect("pids");
+    assert!(pids.len() >= 2 && pids.iter().any(|process| process.pid == task.pid()), "{pids:?}");
+    let (type_url, bytes) = task.stats().await.expect("stats");
+    assert!(type_url.starts_with("io.containerd.cgroups.v") && !bytes.is_empty(), "{type_url}");
+    task.kill(None, 9, false).await.expect("kill");
+    wait(&task, None).await;
+    task.delete(None).await.expect("delete");
+}
