@@ -39,7 +39,65 @@ pub mod containerd {
         }
     }
     pub mod services {
+        #[cfg(feature = "grpc")]
+        pub mod containers {
+            pub mod v1 {
+                package!("containerd.services.containers.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod content {
+            pub mod v1 {
+                package!("containerd.services.content.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod images {
+            pub mod v1 {
+                package!("containerd.services.images.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod introspection {
+            pub mod v1 {
+                package!("containerd.services.introspection.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod leases {
+            pub mod v1 {
+                package!("containerd.services.leases.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod namespaces {
+            pub mod v1 {
+                package!("containerd.services.namespaces.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod snapshots {
+            pub mod v1 {
+                package!("containerd.services.snapshots.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod tasks {
+            pub mod v1 {
+                package!("containerd.services.tasks.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod version {
+            pub mod v1 {
+                package!("containerd.services.version.v1");
+            }
+        }
         pub mod events {
+            #[cfg(feature = "grpc")]
+            pub mod v1 {
+                package!("containerd.services.events.v1");
+            }
             pub mod ttrpc {
                 pub mod v1 {
                     package!("containerd.services.events.ttrpc.v1");
