@@ -19,8 +19,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rcontainerd-store", &["rcontainerd-types"]),
     ("rcontainerd-registry", &["rcontainerd-types"]),
     ("rcontainerd-network", &["rcontainerd-types"]),
-    ("rcontainerd-task", &["rcontainerd-types", "proto-containerd", "shim-ttrpc"]),
-    ("rcontainerd-core", &["rcontainerd-types", "rcontainerd-store", "rcontainerd-registry", "rcontainerd-network", "rcontainerd-task", "shim-logger"]),
+    ("rcontainerd-task", &["rcontainerd-types", "proto-containerd", "shim-ttrpc", "shim-logger"]),
+    (
+        "rcontainerd-core",
+        &["rcontainerd-types", "rcontainerd-store", "rcontainerd-registry", "rcontainerd-network", "rcontainerd-task", "shim-logger"],
+    ),
     ("rcontainerd-api-containerd", &["rcontainerd-types", "rcontainerd-core", "proto-containerd"]),
     ("rcontainerd-api-docker", &["rcontainerd-types", "rcontainerd-core", "proto-docker"]),
     (
@@ -49,14 +52,21 @@ struct Package {
 }
 
 fn packages() -> Vec<Package> {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version=1", "--no-deps", "--offline"]).output().expect("cargo metadata");
+    let output =
+        Command::new(env!("CARGO")).args(["metadata", "--format-version=1", "--no-deps", "--offline"]).output().expect("cargo metadata");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
     let package = |value: &serde_json::Value| Package {
         name: text(&value["name"]),
         // Development dependencies may point anywhere below; what ships may not.
-        dependencies: value["dependencies"].as_array().expect("a list").iter().filter(|d| d["kind"] != "dev").map(|d| text(&d["name"])).collect(),
+        dependencies: value["dependencies"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|d| d["kind"] != "dev")
+            .map(|d| text(&d["name"]))
+            .collect(),
     };
     metadata["packages"].as_array().expect("a list").iter().map(package).collect()
 }
@@ -79,7 +89,8 @@ fn crates_import_only_what_their_room_may() {
 fn the_twelve_packages_are_direct_dependencies_and_used() {
     let packages = packages();
     for wanted in ASKED_FOR {
-        let users: Vec<&str> = packages.iter().filter(|package| package.dependencies.contains(*wanted)).map(|package| package.name.as_str()).collect();
+        let users: Vec<&str> =
+            packages.iter().filter(|package| package.dependencies.contains(*wanted)).map(|package| package.name.as_str()).collect();
         assert!(!users.is_empty(), "{wanted} is no direct dependency of any crate");
         let word = wanted.replace('-', "_");
         let pattern = format!(r"\b{word}(::|\b.*;)");

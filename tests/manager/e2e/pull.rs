@@ -1,0 +1,34 @@
+//! Pulls from a real registry.
+
+use rcontainerd_tests::{Registry, TestHost, image};
+
+#[test]
+fn run_pulls_what_is_missing() {
+    let host = TestHost::start();
+    let registry = Registry::start(&host);
+    let archive = host.path().join("image.tar");
+    image::busybox_archive(&archive, "busybox:latest");
+    for format in ["v2s2", "oci"] {
+        registry.push(&host, &archive, &format!("{format}:1"), format);
+        let name = format!("{}/{format}:1", registry.address);
+        let outcome = host.rdocker(["run", "--rm", "--network", "none", &name, "echo", "pulled"]).success().stdout("pulled\n");
+        for line in [
+            format!("Unable to find image '{name}' locally"),
+            "Pull complete".into(),
+            "Digest: sha256:".into(),
+            format!("Status: Downloaded newer image for {name}"),
+        ] {
+            assert!(outcome.stderr.contains(&line), "{line:?} is missing: {outcome}");
+        }
+        host.rdocker(["pull", &name]).success().stdout_has(&format!("Status: Image is up to date for {name}"));
+    }
+}
+
+#[test]
+fn a_missing_image_is_told_as_docker_tells_it() {
+    let host = TestHost::start();
+    let registry = Registry::start(&host);
+    let name = format!("{}/nothing:1", registry.address);
+    host.rdocker(["pull", &name]).code(1).stderr_has("manifest unknown");
+    host.rdocker(["pull", "127.0.0.1:9/nothing"]).code(1).stderr_has("connection refused");
+}
