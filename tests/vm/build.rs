@@ -105,7 +105,10 @@ fn unpacked(dir: &Path, package: &str) -> Result<PathBuf> {
     fs::create_dir(&part)?;
     output(Command::new("apt-get").args(["-q", "download", package]).current_dir(&part))
         .with_context(|| format!("download Debian's {package} (apt-get update may be due)"))?;
-    let deb = fs::read_dir(&part)?.filter_map(std::result::Result::ok).map(|entry| entry.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
+    let deb = fs::read_dir(&part)?
+        .filter_map(std::result::Result::ok)
+        .map(|entry| entry.path())
+        .find(|p| p.extension().is_some_and(|e| e == "deb"));
     let Some(deb) = deb else { bail!("apt-get download {package} left no file") };
     // Of a kernel only /boot: its modules are hundreds of megabytes that nobody loads here.
     let extract = "dpkg-deb --fsys-tarfile \"$1\" | tar -x -C \"$2\" --wildcards './boot/vmlinuz-*' './bin/busybox' './usr/bin/busybox'; test -e \"$2\"/boot -o -e \"$2\"/bin -o -e \"$2\"/usr";

@@ -20,7 +20,10 @@ struct Container {
 
 impl Container {
     fn new(id: &str, args: &[&str]) -> Container {
-        assert!(std::env::var_os("RRUN_FULL_V2").is_some(), "this suite runs in the virtual machine: cargo test -p rcontainerd-tests --test vm");
+        assert!(
+            std::env::var_os("RRUN_FULL_V2").is_some(),
+            "this suite runs in the virtual machine: cargo test -p rcontainerd-tests --test vm"
+        );
         let bundle = PathBuf::from(format!("/tmp/{id}"));
         let bin = bundle.join("rootfs/bin");
         fs::create_dir_all(&bin).unwrap();
@@ -237,14 +240,16 @@ fn kill_reaches_everything_and_delete_removes_cgroups_within() {
 
 #[test]
 fn the_oom_killer_ends_a_greedy_container() {
-    let container = Container::new("greedy", &["/bin/tail", "/dev/zero"]).resources(json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}}));
+    let container =
+        Container::new("greedy", &["/bin/tail", "/dev/zero"]).resources(json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}}));
     assert_eq!(container.run().status.code(), Some(137));
     assert!(!container.cgroup().exists());
 }
 
 #[test]
 fn the_pids_limit_holds() {
-    let container = Container::sh("forks", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all").resources(json!({"pids": {"limit": 5}}));
+    let container =
+        Container::sh("forks", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done; echo all").resources(json!({"pids": {"limit": 5}}));
     let output = container.run();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("all"), "{output:?}");
 }
@@ -264,7 +269,8 @@ fn hard_limits_may_be_raised() {
 
 #[test]
 fn seccomp_denies_by_profile() {
-    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]});
+    let profile =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]});
     let container = Container::sh("seccomp", "mount -t tmpfs none /tmp 2>&1; cat /proc/self/status").with("/linux/seccomp", profile);
     let text = container.text();
     assert!(text.to_lowercase().contains("permission denied"), "{text}");
@@ -273,7 +279,8 @@ fn seccomp_denies_by_profile() {
 
 #[test]
 fn events_tell_what_a_container_uses() {
-    let container = Container::new("stats", &["/bin/sleep", "1000"]).resources(json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 9}}));
+    let container =
+        Container::new("stats", &["/bin/sleep", "1000"]).resources(json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 9}}));
     container.start();
     let event: Value = serde_json::from_str(&container.command(&["events", "--stats"])).unwrap();
     assert_eq!(event["type"], "stats");

@@ -31,7 +31,9 @@ pub fn run(kernel: &Path, initramfs: &Path, filter: &str, patience: Duration) ->
     loop {
         let line = match lines.recv_timeout(patience.saturating_sub(start.elapsed())) {
             Ok(line) => line,
-            Err(RecvTimeoutError::Timeout) => bail!("no verdict within {} s (the last lines above say how far it came)", patience.as_secs()),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("no verdict within {} s (the last lines above say how far it came)", patience.as_secs())
+            }
             Err(RecvTimeoutError::Disconnected) => bail!("the machine ended without a verdict"),
         };
         println!("vm {:6.1} {line}", start.elapsed().as_secs_f64());
@@ -61,7 +63,8 @@ fn judge(verdict: &str, passed: usize, failures: &[String]) -> Result<()> {
 }
 
 fn boot(kernel: &Path, initramfs: &Path, filter: &str) -> Result<(Machine, ChildStdout)> {
-    let append = format!("console=ttyS0 quiet panic=-1 cgroup_no_v1=all random.trust_cpu=on mitigations=off nokaslr vm.filter={filter}");
+    let append =
+        format!("console=ttyS0 loglevel=1 panic=-1 cgroup_no_v1=all random.trust_cpu=on mitigations=off nokaslr vm.filter={filter}");
     let mut child = Command::new(QEMU)
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config"])
         .args(["-no-reboot", "-display", "none", "-serial", "stdio", "-nic", "none"])

@@ -17,10 +17,13 @@ mkdir /sys/fs/cgroup/init
 echo 1 > /sys/fs/cgroup/init/cgroup.procs
 filter=$(sed -n 's/.*vm\.filter=\([^ ]*\).*/\1/p' /proc/cmdline)
 failed=0
-for suite in test-cgroup test-guest; do
-    echo "vm-suite: $suite"
-    "$suite" --test-threads=1 $filter || failed=$((failed + 1))
-done
+run() {
+    echo "vm-suite: $1"
+    "$@" --test-threads=1 $filter || failed=$((failed + 1))
+}
+# Skipped: what is about hierarchies that this kernel does not have, and about controllers that it does have.
+run test-cgroup --skip _hybrid --skip _v1 --skip controller_is_missing
+run test-guest
 left=$(find /sys/fs/cgroup -mindepth 1 -type d ! -path /sys/fs/cgroup/init)
 if [ -n "$left" ]; then
     echo "vm: cgroups were left behind: $left"

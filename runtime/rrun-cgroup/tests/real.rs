@@ -380,11 +380,17 @@ fn stats_count() {
     let cgroup = scratch.create(r#"{"pids":{"limit":10},"memory":{"limit":67108864}}"#);
     let code = Shell::in_cgroup(&cgroup).finish("n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done; exit 4");
     assert_eq!(code, 4);
-    let _idle = Shell::in_cgroup(&cgroup);
+    // What a process has touched before it came stays where it was: it must take memory here.
+    let mut greedy = Shell::in_cgroup(&cgroup);
+    let mark = std::env::temp_dir().join(format!("rrun-cgtest-{}-stats", std::process::id()));
+    greedy.tell(&format!("x=xxxxxxxxxxxxxxxx; while [ ${{#x}} -lt 2000000 ]; do x=$x$x; done; : > {}", mark.display()));
+    wait_until("the memory", || mark.exists());
+    fs::remove_file(&mark).unwrap();
     let stats = cgroup.stats().unwrap();
     assert_eq!((stats.pids.current, stats.pids.limit), (1, 10));
     assert_eq!(stats.memory.usage.limit, 67_108_864);
-    assert!(stats.cpu.usage.total > 0 && stats.memory.usage.usage > 0 && !stats.memory.raw.is_empty());
+    assert!(stats.memory.usage.usage > 1_000_000, "{:?}", stats.memory.usage);
+    assert!(stats.cpu.usage.total > 0 && !stats.memory.raw.is_empty());
 }
 
 #[test]
