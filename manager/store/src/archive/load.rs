@@ -119,7 +119,7 @@ impl Archive {
         tar: &mut TarReader<R>,
     ) -> Result<()> {
         let expected = digest_of_path(&path);
-        let mut ingest = content.ingest(&format!("load-{session}-{}", self.files.len()), None)?;
+        let mut ingest = content.ingest(&format!("load-{session}-{}", self.files.len()), None)?.ephemeral();
         let mut document = (entry.size <= DOCUMENT_MAX).then(Vec::new);
         let mut compression = None;
         loop {
@@ -201,7 +201,7 @@ impl Archive {
             }
             let mut names = annotated_names(descriptor);
             for image in docker.iter().filter(|image| digest_of_path(&image.config).is_some_and(|digest| configs.contains(&digest))) {
-                names.extend(image.repo_tags.iter().flatten().filter(|name| !known(&names, name)).cloned().collect::<Vec<_>>());
+                names.extend(image.repo_tags.iter().flatten().filter(|name| !is_known(&names, name)).cloned().collect::<Vec<_>>());
             }
             let mut target = Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size);
             target.platform.clone_from(&descriptor.platform);
@@ -298,7 +298,7 @@ impl Archive {
             if let Some(sealed) = self.sealed.remove(digest) {
                 blobs.push(sealed);
             } else if let Some(made) = self.documents.get(digest) {
-                let mut ingest = content.ingest(&format!("load-manifest-{}", id::generate()?), None)?;
+                let mut ingest = content.ingest(&format!("load-manifest-{}", id::generate()?), None)?.ephemeral();
                 ingest.append(made)?;
                 blobs.push(ingest.seal(None, Some(digest))?);
             }
@@ -346,7 +346,7 @@ fn annotated_names(descriptor: &Descriptor) -> Vec<String> {
 }
 
 /// Whether `name` is one of `names`, in short or long form.
-fn known(names: &[String], name: &str) -> bool {
+fn is_known(names: &[String], name: &str) -> bool {
     let full = |name: &str| name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.or_latest().to_string());
     names.iter().any(|other| full(other) == full(name))
 }
@@ -357,7 +357,7 @@ fn merge(images: Vec<LoadedImage>) -> Vec<LoadedImage> {
     for image in images {
         match merged.iter_mut().find(|known| known.target.digest == image.target.digest) {
             Some(known) => {
-                let fresh: Vec<String> = image.names.into_iter().filter(|name| !known.names.contains(name)).collect();
+                let fresh: Vec<String> = image.names.into_iter().filter(|name| !is_known(&known.names, name)).collect();
                 known.names.extend(fresh);
             }
             None => merged.push(image),

@@ -264,6 +264,13 @@ impl Ingest {
         self.offset
     }
 
+    /// Removed when it is dropped before its commit: for a source that cannot be asked to go on where it ended.
+    #[must_use]
+    pub fn ephemeral(mut self) -> Self {
+        self.slot.spoiled = true;
+        self
+    }
+
     /// Adds bytes at the end.
     ///
     /// # Errors

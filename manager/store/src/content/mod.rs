@@ -212,7 +212,7 @@ impl Content {
             Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
             Err(_) => {}
         }
-        let mut ingest = self.ingest(&format!("put-{}", rcontainerd_types::id::generate()?), None)?;
+        let mut ingest = self.ingest(&format!("put-{}", rcontainerd_types::id::generate()?), None)?.ephemeral();
         ingest.append(bytes)?;
         ingest.commit(Some(bytes.len() as u64), Some(&digest), labels)
     }

@@ -1,10 +1,11 @@
 //! A streaming tar reader: ustar, GNU and PAX, sparse files of every GNU form included.
 //!
-//! Header fields are decoded by the `tar` crate; the rest is ours, because a layer is hostile input: extension headers are bounded, PAX
+//! The header's layout is the `tar` crate's; the rest is ours, because a layer is hostile input: extension headers are bounded, PAX
 //! records are read by their length (a binary xattr may hold a newline), and where readers of the field disagree (two PAX headers
 //! for one entry, a lone zero block) the archive is refused. Otherwise the reading is that of Go's archive/tar, which made most images.
 
 use std::io::BufRead;
+use std::ops::Range;
 
 use rcontainerd_types::{Error, Result};
 use tar::Header;
@@ -100,11 +101,11 @@ impl<R: BufRead> TarReader<R> {
     pub fn next(&mut self) -> Result<Option<Entry>> {
         let mut pending = Pending::default();
         loop {
-            self.skip(self.data + self.padding)?;
+            self.skip()?;
             let Some(header) = self.header()? else {
                 return if pending.is_empty() { Ok(None) } else { Err(malformed("an extension header describes no entry")) };
             };
-            let size = header.entry_size().map_err(malformed)?;
+            let size = unsigned(&header, 124..136)?;
             match header.entry_type().as_byte() {
                 b'L' => set_once(&mut pending.long_name, until_nul(self.extension(size)?), "two long names for one entry")?,
                 b'K' => set_once(&mut pending.long_link, until_nul(self.extension(size)?), "two long link names for one entry")?,
@@ -162,11 +163,16 @@ impl<R: BufRead> TarReader<R> {
         }
     }
 
-    fn skip(&mut self, mut left: u64) -> Result<()> {
+    /// Goes to the next header. The last member's padding may be missing, as Go's reader allows.
+    fn skip(&mut self) -> Result<()> {
+        let mut left = self.data + self.padding;
         while left > 0 {
             let chunk = self.source.fill_buf().map_err(stream_error)?.len();
-            if chunk == 0 {
+            if chunk == 0 && left > self.padding {
                 return Err(malformed("the archive ends in the middle of an entry"));
+            }
+            if chunk == 0 {
+                break;
             }
             let step = chunk.min(usize::try_from(left).unwrap_or(usize::MAX));
             self.source.consume(step);
@@ -222,18 +228,20 @@ impl<R: BufRead> TarReader<R> {
         let size = pax.size.unwrap_or(size);
         let size = if kind == EntryKind::Regular { size } else { 0 };
         self.begin_data(size)?;
-        let id = |from_pax: Option<u64>, from_header: std::io::Result<u64>| -> Result<u32> {
-            let id = from_pax.map_or(from_header, Ok).map_err(malformed)?;
+        let id = |from_pax: Option<u64>, field: Range<usize>| -> Result<u32> {
+            let id = from_pax.map_or_else(|| unsigned(header, field), Ok)?;
             // u32::MAX means "leave it" to chown(2): no id.
             u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or_else(|| malformed(format!("owner id {id} is out of range")))
         };
-        let number = |value: std::io::Result<Option<u32>>| value.map_err(malformed).map(Option::unwrap_or_default);
+        let device =
+            |field: Range<usize>| u32::try_from(unsigned(header, field)?).map_err(|_| malformed("a device number is out of range"));
+        let mode = u32::try_from(unsigned(header, 100..108)? & 0o7777).unwrap_or(0);
         let mut entry = Entry {
             kind,
             link,
-            mode: header.mode().map_err(malformed)? & 0o7777,
-            uid: id(pax.uid, header.uid())?,
-            gid: id(pax.gid, header.gid())?,
+            mode,
+            uid: id(pax.uid, 108..116)?,
+            gid: id(pax.gid, 116..124)?,
             mtime: pax.mtime.map_or_else(|| header_mtime(header), Ok)?,
             size,
             device: (0, 0),
@@ -242,7 +250,7 @@ impl<R: BufRead> TarReader<R> {
             path,
         };
         if matches!(kind, EntryKind::CharDevice | EntryKind::BlockDevice) {
-            entry.device = (number(header.device_major())?, number(header.device_minor())?);
+            entry.device = (device(329..337)?, device(337..345)?);
         }
         self.merge_sparse(&mut entry, header, &pax)?;
         entry.xattrs = pax.xattrs;
@@ -320,12 +328,12 @@ fn until_nul(mut bytes: Vec<u8>) -> Vec<u8> {
 
 /// The sum of all bytes with the checksum field as blanks; some old writers summed signed bytes.
 fn verify_checksum(header: &Header) -> Result<()> {
-    let stored = header.cksum().map_err(malformed)?;
+    let stored = unsigned(header, 148..156)?;
     let bytes = header.as_bytes();
     let outside = || bytes[..148].iter().chain(&bytes[156..]);
-    let unsigned: u32 = outside().map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
-    let signed: i32 = outside().map(|byte| i32::from(byte.cast_signed())).sum::<i32>() + 8 * 32;
-    if stored == unsigned || i32::try_from(stored) == Ok(signed) {
+    let plain: u64 = outside().map(|byte| u64::from(*byte)).sum::<u64>() + 8 * 32;
+    let signed: i64 = outside().map(|byte| i64::from(byte.cast_signed())).sum::<i64>() + 8 * 32;
+    if stored == plain || i64::try_from(stored) == Ok(signed) {
         return Ok(());
     }
     Err(malformed("a header's checksum is wrong"))
@@ -346,6 +354,28 @@ fn kind_of(header: &Header, path: &[u8]) -> Result<EntryKind> {
 }
 
 fn header_mtime(header: &Header) -> Result<Mtime> {
-    let seconds = header.mtime().map_err(malformed)?;
-    Ok(Mtime { seconds: i64::try_from(seconds).unwrap_or_else(|_| seconds.cast_signed()), nanoseconds: 0 })
+    Ok(Mtime { seconds: numeric(&header.as_bytes()[136..148])?, nanoseconds: 0 })
+}
+
+fn unsigned(header: &Header, field: Range<usize>) -> Result<u64> {
+    u64::try_from(numeric(&header.as_bytes()[field])?).map_err(|_| malformed("a number is negative"))
+}
+
+/// A numeric field: octal digits among blanks and NULs (none at all is 0, as Go reads it), or GNU's base 256.
+fn numeric(field: &[u8]) -> Result<i64> {
+    let out_of_range = || malformed("a number is out of range");
+    if field[0] & 0x80 != 0 {
+        let negative = field[0] & 0x40 != 0;
+        let first = if negative { i64::from(field[0]) - 0x100 } else { i64::from(field[0] & 0x3f) };
+        return field[1..]
+            .iter()
+            .try_fold(first, |sum, byte| sum.checked_mul(256).and_then(|sum| sum.checked_add(i64::from(*byte))).ok_or_else(out_of_range));
+    }
+    let start = field.iter().position(|byte| !matches!(byte, b' ' | 0)).unwrap_or(field.len());
+    let digits = &field[start..];
+    let end = digits.iter().position(|byte| matches!(byte, b' ' | 0)).unwrap_or(digits.len());
+    digits[..end].iter().try_fold(0i64, |sum, byte| match byte {
+        b'0'..=b'7' => sum.checked_mul(8).and_then(|sum| sum.checked_add(i64::from(byte - b'0'))).ok_or_else(out_of_range),
+        _ => Err(malformed("a numeric field is no number")),
+    })
 }
