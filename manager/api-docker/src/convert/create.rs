@@ -150,3 +150,55 @@ pub(crate) fn endpoint_dto(request: &EndpointRequest) -> EndpointSettings {
 pub(crate) fn some_map(map: &BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then(|| map.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// A body in which every member has a value of its own: the whole, `Config` alone and `HostConfig` alone.
+    fn full() -> (Value, Value, Value) {
+        let body: Value = serde_json::from_str(include_str!("../../tests/bodies/create-full.json")).expect("JSON");
+        let mut config = body.clone();
+        let host = config.as_object_mut().expect("a map").shift_remove("HostConfig").expect("there");
+        (body, config, host)
+    }
+
+    fn changed(before: &Value, after: &Value) -> Vec<String> {
+        let (before, after) = (before.as_object().expect("a map"), after.as_object().expect("a map"));
+        before.keys().chain(after.keys()).filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
+    }
+
+    #[test]
+    fn nothing_a_client_says_is_dropped() {
+        let (body, full_config, full_host) = full();
+        let sent: CreateRequest = serde_json::from_value(body).expect("a body");
+        let command = command(Some("n".into()), Some("linux/amd64".into()), sent).expect("translated");
+        assert_eq!(command.name.as_deref(), Some("n"));
+        assert_eq!(command.platform.as_deref(), Some("linux/amd64"));
+        let config = serde_json::to_value(config_dto(&command.config)).expect("JSON");
+        assert_eq!(changed(&full_config, &config), [""; 0], "{config}");
+        let host = serde_json::to_value(host_config::to_dto(&command.host_config)).expect("JSON");
+        assert_eq!(changed(&full_host, &host), [""; 0], "{host}");
+    }
+
+    #[test]
+    fn endpoints_go_both_ways_and_null_ones_count() {
+        let asked = json!({
+            "IPAMConfig": {"IPv4Address": "172.20.0.5", "IPv6Address": "fd00::5", "LinkLocalIPs": ["169.254.1.1"]},
+            "Links": ["l:m"], "Aliases": ["a"], "MacAddress": "02:00:00:00:00:02", "DriverOpts": {"o": "p"}, "GwPriority": 3
+        });
+        let body = json!({"Image": "i", "NetworkingConfig": {"EndpointsConfig": {"one": asked, "two": null}}});
+        let command = command(None, None, serde_json::from_value(body).expect("a body")).expect("translated");
+        assert_eq!(command.endpoints.keys().collect::<Vec<_>>(), ["one", "two"]);
+        let printed = serde_json::to_value(endpoint_dto(&command.endpoints["one"])).expect("JSON");
+        assert!(asked.as_object().expect("a map").iter().all(|(key, value)| printed.get(key) == Some(value)), "{printed}");
+    }
+
+    #[test]
+    fn mount_options_without_a_word_in_core_are_refused() {
+        let body = json!({"Image": "i", "HostConfig": {"Mounts": [{"Type": "image", "Target": "/x", "ImageOptions": {"Subpath": "y"}}]}});
+        let error = command(None, None, serde_json::from_value(body).expect("a body")).expect_err("refused");
+        assert_eq!(error.message(), "invalid mount config for type \"image\": ImageOptions is not supported");
+    }
+}
