@@ -147,7 +147,10 @@ fn devices_v1(dir: &Dir, policy: &Policy) -> Result<()> {
 
 /// The new filter takes the place of the old one in one step, so that there is no instant without a filter or with both.
 fn devices_v2(cgroup: &Cgroup, policy: &Policy) -> Result<()> {
-    let Some(fd) = cgroup.unified_fd() else { return Ok(()) };
+    let Some(fd) = cgroup.unified_fd() else {
+        let path = cgroup.location.unified().map_or_else(PathBuf::new, |dir| dir.path.clone());
+        return Err(Error::io("set the device rules of", &path, io::Error::from_raw_os_error(libc::ENOENT)));
+    };
     let told = |e: rrun_sys::Error| {
         let path = cgroup.location.unified().map_or_else(|| "cgroup".into(), |d| d.path.clone());
         Error::io(format!("{e}; set the device rules of"), &path, io::Error::from_raw_os_error(e.errno()))

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 
 use crate::apply;
 use crate::error::{Error, Result};
@@ -34,9 +35,10 @@ impl Cgroup {
         }
     }
 
-    /// Opens one that exists (from the state file).
+    /// Opens one that exists (from the state file). One that is gone opens too: [`Cgroup::remove`] then has nothing to do, it has
+    /// no processes, and what needs it says that it is not there.
     pub fn open(location: &Location) -> Result<Cgroup> {
-        let unified = location.unified().map(|dir| open_dir(&dir.path)).transpose()?;
+        let unified = location.unified().map(|dir| open_dir(&dir.path)).transpose()?.flatten();
         Ok(Cgroup { location: location.clone(), unified })
     }
 
@@ -112,8 +114,12 @@ impl Cgroup {
     }
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd> {
-    open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(|e| Error::io("open", path, e))
+fn open_dir(path: &Path) -> Result<Option<OwnedFd>> {
+    match open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(Error::io("open", path, e)),
+    }
 }
 
 fn hands_controllers_down(dir: &Dir) -> Result<bool> {

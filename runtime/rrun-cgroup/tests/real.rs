@@ -296,7 +296,10 @@ fn a_cgroup_that_is_gone_can_be_removed_again() {
     let first = scratch.create("{}");
     let second = Cgroup::open(&scratch.location).unwrap();
     first.remove(PATIENCE).unwrap();
+    assert!(second.pids().unwrap().is_empty());
     second.remove(PATIENCE).unwrap();
+    Cgroup::open(&scratch.location).unwrap().remove(PATIENCE).unwrap();
+    assert!(scratch.update(r#"{"pids":{"limit":5},"devices":[{"allow":false}]}"#).is_err());
 }
 
 #[test]
