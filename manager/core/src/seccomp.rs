@@ -193,16 +193,18 @@ mod tests {
             let profile = Profile::builtin().expect("builtin profile");
             let resolved = profile.resolve(&Target { arch: "amd64", kernel: "6.1.0", capabilities: crate::capabilities::ALL });
             let rules = resolved["syscalls"].as_array().expect("rules").clone();
-            rules.iter().filter(|rule| rule["names"].as_array().is_some_and(|names| names.iter().any(|name| name == "socket"))).any(|rule| {
-                let arg = &rule["args"][0];
-                let value = arg["value"].as_u64().expect("value");
-                match arg["op"].as_str().expect("op") {
-                    "SCMP_CMP_LT" => family < value,
-                    "SCMP_CMP_EQ" => family == value,
-                    "SCMP_CMP_GT" => family > value,
-                    other => panic!("unexpected comparison {other}"),
-                }
-            })
+            rules.iter().filter(|rule| rule["names"].as_array().is_some_and(|names| names.iter().any(|name| name == "socket"))).any(
+                |rule| {
+                    let arg = &rule["args"][0];
+                    let value = arg["value"].as_u64().expect("value");
+                    match arg["op"].as_str().expect("op") {
+                        "SCMP_CMP_LT" => family < value,
+                        "SCMP_CMP_EQ" => family == value,
+                        "SCMP_CMP_GT" => family > value,
+                        other => panic!("unexpected comparison {other}"),
+                    }
+                },
+            )
         };
         for (family, expected) in [(1, true), (2, true), (10, true), (37, true), (38, false), (39, true), (40, false), (41, true)] {
             assert_eq!(allowed(family), expected, "family {family}");

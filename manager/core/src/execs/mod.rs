@@ -1,6 +1,7 @@
 //! Further processes in running containers (`docker exec`).
 
 mod service;
+pub(crate) mod table;
 
 use jiff::Timestamp;
 

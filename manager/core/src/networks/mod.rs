@@ -8,6 +8,11 @@ use jiff::Timestamp;
 
 pub use service::Networks;
 
+/// The id of a built-in network: stable over restarts, since clients remember it.
+pub(crate) fn id_of(name: &str) -> String {
+    rcontainerd_types::Digest::sha256(format!("rcontainerd network {name}").as_bytes()).hex().to_owned()
+}
+
 #[derive(Clone, Debug)]
 pub struct Network {
     pub name: String,

@@ -70,7 +70,9 @@ fn explain_binary(rootfs: &Rootfs, path: &str, head: &[u8]) -> Option<String> {
     }
     let interpreter = interpreter(head, little)?;
     match rootfs.lookup(Path::new(&interpreter)) {
-        Ok(None) => Some(format!("{path} needs the loader {interpreter}, which is not in the image (another libc, or a static build is meant)")),
+        Ok(None) => {
+            Some(format!("{path} needs the loader {interpreter}, which is not in the image (another libc, or a static build is meant)"))
+        }
         _ => None,
     }
 }
@@ -105,7 +107,17 @@ fn u64_at(bytes: &[u8], at: usize, length: usize, little: bool) -> Option<u64> {
     Some(if little { field.iter().rev().fold(0, fold) } else { field.iter().fold(0, fold) })
 }
 
-const MACHINES: &[(u64, &str)] = &[(3, "x86"), (8, "mips"), (21, "powerpc64"), (22, "s390x"), (40, "arm"), (62, "x86_64"), (183, "aarch64"), (243, "riscv64"), (258, "loongarch64")];
+const MACHINES: &[(u64, &str)] = &[
+    (3, "x86"),
+    (8, "mips"),
+    (21, "powerpc64"),
+    (22, "s390x"),
+    (40, "arm"),
+    (62, "x86_64"),
+    (183, "aarch64"),
+    (243, "riscv64"),
+    (258, "loongarch64"),
+];
 
 fn machine_name(machine: u64) -> String {
     MACHINES.iter().find(|(number, _)| *number == machine).map_or_else(|| format!("machine {machine}"), |(_, name)| (*name).to_owned())
@@ -143,7 +155,9 @@ mod tests {
 
     #[test]
     fn causes_are_told() {
-        let has = |text: Option<String>, words: &str| assert!(text.as_deref().is_some_and(|text| text.contains(words)), "{text:?} lacks {words:?}");
+        let has = |text: Option<String>, words: &str| {
+            assert!(text.as_deref().is_some_and(|text| text.contains(words)), "{text:?} lacks {words:?}")
+        };
         has(told(b"#!/bin/sh\r\necho\r\n", 0o755), "CRLF");
         has(told(b"#!/usr/bin/python3\n", 0o755), "/usr/bin/python3, which is not in the image");
         has(told(b"hello", 0o755), "neither a program");

@@ -44,7 +44,9 @@ impl Rootfs {
     pub fn open(dirs: &LayerDirs) -> Result<Self> {
         let open = |path: &Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            rustix::fs::open(path, flags, Mode::empty()).map(Arc::new).map_err(|err| Error::io(format!("open layer {}", path.display()), err.into()))
+            rustix::fs::open(path, flags, Mode::empty())
+                .map(Arc::new)
+                .map_err(|err| Error::io(format!("open layer {}", path.display()), err.into()))
         };
         let layers = std::iter::once(dirs.upper.as_path()).chain(dirs.lowers.iter().map(std::path::PathBuf::as_path));
         Ok(Self { root: Directory(layers.map(open).collect::<Result<_>>()?) })

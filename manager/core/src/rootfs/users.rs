@@ -114,7 +114,8 @@ fn unknown_user(name: &str) -> Error {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n# comment\nme:x:1000:1001::/home/me:\n4000:x:5:6:::\nbroken\nbig:x:4294967296:0:::\n";
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\n# comment\nme:x:1000:1001::/home/me:\n4000:x:5:6:::\nbroken\nbig:x:4294967296:0:::\n";
     const GROUP: &str = "root:x:0:\nwheel:x:10:root,me\naudio:x:29:me\nmine:x:1001:\n";
 
     fn ids(spec: &str, add: &[&str]) -> Result<(u32, u32, Vec<u32>)> {

@@ -72,7 +72,8 @@ fn mount_point(mount: &MountPoint) -> Value {
 fn tmpfs_options(asked: &[String], access: &str) -> Vec<String> {
     let has = |option: &str| asked.iter().any(|word| word == option);
     let safe = [("noexec", "exec"), ("nosuid", "suid"), ("nodev", "dev")];
-    let mut options: Vec<String> = safe.iter().filter(|(flag, opposite)| !has(opposite) && !has(flag)).map(|(flag, _)| (*flag).to_owned()).collect();
+    let mut options: Vec<String> =
+        safe.iter().filter(|(flag, opposite)| !has(opposite) && !has(flag)).map(|(flag, _)| (*flag).to_owned()).collect();
     options.extend(asked.iter().filter(|option| !matches!(option.as_str(), "ro" | "rw")).cloned());
     options.push(access.to_owned());
     options

@@ -86,7 +86,10 @@ fn ulimits(resources: &Resources, host: &HostFacts, warnings: &mut Vec<String>) 
             return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
         };
         if limit.hard != -1 && (limit.soft == -1 || limit.soft > limit.hard) {
-            return Err(Error::invalid(format!("ulimit soft limit must be less than or equal to hard limit: {} > {}", limit.soft, limit.hard)));
+            return Err(Error::invalid(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+                limit.soft, limit.hard
+            )));
         }
         if let Some(most) = host.rlimit_ceiling(known)
             && u64::try_from(limit.hard).is_ok_and(|hard| hard > most)
@@ -112,7 +115,16 @@ fn out_of_memory_score(config: &mut HostConfig, host: &HostFacts, warnings: &mut
 
 /// Only keys that a namespace of the container's own confines.
 fn sysctls(config: &HostConfig) -> Result<()> {
-    const IPC: &[&str] = &["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
+    const IPC: &[&str] = &[
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
     for key in config.sysctls.keys() {
         let dotted = key.replace('/', ".");
         let ipc = IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.");

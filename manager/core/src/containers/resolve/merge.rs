@@ -96,5 +96,8 @@ fn hostname(name: &str, id: &str) -> Result<()> {
     if well_formed {
         return Ok(());
     }
-    Err(Error::invalid(format!("invalid hostname {name:?} for container {}: expected letters, digits and '-', at most 63 bytes", &id[..12])))
+    Err(Error::invalid(format!(
+        "invalid hostname {name:?} for container {}: expected letters, digits and '-', at most 63 bytes",
+        &id[..12]
+    )))
 }

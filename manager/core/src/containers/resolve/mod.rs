@@ -2,6 +2,7 @@
 //! warning, or refused by name.
 
 mod limits;
+mod log;
 mod merge;
 mod mounts;
 mod ports;
@@ -13,12 +14,13 @@ use rcontainerd_types::{Error, Result};
 use super::commands::CreateContainer;
 use super::config::{Config, HostConfig};
 use super::model::MountPoint;
-use crate::host::HostFacts;
+use crate::host::{CgroupVersion, HostFacts};
 use crate::images::ImageConfig;
 
+pub use log::LogPlan;
 pub use mounts::{MountSource, PlannedMount};
+pub use ports::{parse_port, requests as port_requests};
 pub use security::{SeccompChoice, Security};
-pub use ports::requests as port_requests;
 
 /// The default size of /dev/shm, in bytes.
 pub const DEFAULT_SHM_SIZE: i64 = 64 << 20;
@@ -51,10 +53,11 @@ pub fn resolve(request: &CreateContainer, image: &ImageConfig, host: &HostFacts,
     refuse::unsupported(request)?;
     let config = merge::config(&request.config, image, id)?;
     let mut host_config = request.host_config.clone();
-    defaults(&mut host_config);
+    defaults(&mut host_config, host.cgroup);
     modes(&config, &mut host_config)?;
     limits::check(&mut host_config, host, &mut warnings)?;
     security::check(&host_config)?;
+    LogPlan::parse(&host_config.log_config)?;
     ports::check(&config, &host_config, &mut warnings)?;
     let mounts = mounts::plan(&config, &host_config)?;
     let (path, args) = command(&config)?;
@@ -69,7 +72,7 @@ pub fn resolve(request: &CreateContainer, image: &ImageConfig, host: &HostFacts,
     Ok(Resolved { config, host_config, path, args, hostname, mounts, warnings })
 }
 
-fn defaults(host: &mut HostConfig) {
+fn defaults(host: &mut HostConfig, cgroup: CgroupVersion) {
     let fill = |field: &mut String, value: &str| {
         if field.is_empty() {
             value.clone_into(field);
@@ -80,7 +83,8 @@ fn defaults(host: &mut HostConfig) {
         "bridge".clone_into(&mut host.network_mode);
     }
     fill(&mut host.ipc_mode, "private");
-    fill(&mut host.cgroupns_mode, if host.privileged { "host" } else { "private" });
+    let private = cgroup == CgroupVersion::V2 && !host.privileged;
+    fill(&mut host.cgroupns_mode, if private { "private" } else { "host" });
     fill(&mut host.restart_policy.name, "no");
     fill(&mut host.log_config.driver, "json-file");
     fill(&mut host.runtime, "rrun");

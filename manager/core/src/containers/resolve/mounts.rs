@@ -10,10 +10,20 @@ use super::super::config::{Config, HostConfig, MountRequest};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountSource {
     /// A path on the host; `create`: made as a directory if missing (`-v`), else an error (`--mount`).
-    Bind { path: String, create: bool },
+    Bind {
+        path: String,
+        create: bool,
+    },
     /// A volume; `None`: anonymous.
-    Volume { name: Option<String>, labels: BTreeMap<String, String>, no_copy: bool, subpath: String },
-    Tmpfs { options: Vec<String> },
+    Volume {
+        name: Option<String>,
+        labels: BTreeMap<String, String>,
+        no_copy: bool,
+        subpath: String,
+    },
+    Tmpfs {
+        options: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,8 +165,25 @@ fn tmpfs_options(request: &MountRequest) -> Vec<String> {
 }
 
 fn tmpfs(destination: &str, options: &str) -> Result<PlannedMount> {
-    const FLAGS: &[&str] =
-        &["rw", "ro", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync", "atime", "noatime", "diratime", "nodiratime", "relatime", "strictatime"];
+    const FLAGS: &[&str] = &[
+        "rw",
+        "ro",
+        "exec",
+        "noexec",
+        "suid",
+        "nosuid",
+        "dev",
+        "nodev",
+        "sync",
+        "async",
+        "dirsync",
+        "atime",
+        "noatime",
+        "diratime",
+        "nodiratime",
+        "relatime",
+        "strictatime",
+    ];
     let mut mount = anonymous(clean(destination)?);
     let mut list = Vec::new();
     for option in options.split(',').filter(|option| !option.is_empty()) {

@@ -21,7 +21,8 @@ pub(super) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<Strin
 /// Every port to publish.
 pub fn requests(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>> {
     let mut all = Vec::new();
-    let mut bindings: BTreeMap<&str, &[PortBinding]> = host.port_bindings.iter().map(|(port, list)| (port.as_str(), list.as_slice())).collect();
+    let mut bindings: BTreeMap<&str, &[PortBinding]> =
+        host.port_bindings.iter().map(|(port, list)| (port.as_str(), list.as_slice())).collect();
     if host.publish_all_ports {
         for port in &config.exposed_ports {
             bindings.entry(port).or_insert(&[]);
@@ -46,7 +47,8 @@ pub fn requests(config: &Config, host: &HostConfig) -> Result<Vec<PortRequest>> 
 /// `80/tcp`, `80`.
 pub fn parse_port(text: &str) -> Result<(u16, Protocol)> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let number: u16 = port.parse().ok().filter(|number| *number != 0).ok_or_else(|| Error::invalid(format!("invalid containerPort: {text}")))?;
+    let number: u16 =
+        port.parse().ok().filter(|number| *number != 0).ok_or_else(|| Error::invalid(format!("invalid containerPort: {text}")))?;
     Ok((number, protocol.parse()?))
 }
 

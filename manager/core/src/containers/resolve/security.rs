@@ -47,7 +47,9 @@ impl Security {
             ("seccomp", "builtin") => self.seccomp = SeccompChoice::Builtin,
             ("seccomp", profile) if profile.trim_start().starts_with('{') => self.seccomp = SeccompChoice::Profile(profile.to_owned()),
             ("seccomp", path) => {
-                return Err(Error::invalid(format!("opening seccomp profile ({path}) failed: the server takes the profile's content, not its path")));
+                return Err(Error::invalid(format!(
+                    "opening seccomp profile ({path}) failed: the server takes the profile's content, not its path"
+                )));
             }
             ("apparmor", "unconfined") => self.apparmor = None,
             ("apparmor", profile) if !profile.is_empty() => self.apparmor = Some(profile.to_owned()),

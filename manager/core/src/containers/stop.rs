@@ -1,0 +1,125 @@
+//! Stop, kill, pause: signals to the process, and waiting for its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcontainerd_types::{Error, ErrorKind, Result};
+
+use super::commands::{self, KillContainer, StopContainer};
+use super::model::{Container, Status};
+use super::registry::Entry;
+use crate::engine::{Engine, KILL_PATIENCE, container_event};
+use crate::signal;
+
+pub(super) async fn stop(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &StopContainer) -> Result<()> {
+    // A start under way comes first.
+    drop(entry.operation.lock().await);
+    let container = entry.record();
+    if !container.state.status.is_running() {
+        return Err(Error::new(ErrorKind::NotModified, format!("container {} is already stopped", entry.id)));
+    }
+    let own = [command.signal.as_deref(), Some(container.config.stop_signal.as_str())].into_iter().flatten().find(|name| !name.is_empty());
+    let signal = own.map_or(Ok(signal::TERM), signal::parse)?;
+    let patience = commands::stop_wait(command.timeout, container.config.stop_timeout);
+    engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+    if container.state.status == Status::Restarting {
+        return cancel_restart(engine, entry).await;
+    }
+    end(entry, signal, patience).await?;
+    engine.events.announce(container_event(&entry.record(), "stop", &[]));
+    Ok(())
+}
+
+/// Between two runs there is no process: the restart just does not happen.
+async fn cancel_restart(engine: &Arc<Engine>, entry: &Arc<Entry>) -> Result<()> {
+    engine.update(entry, Vec::new(), |container| container.state.status = Status::Exited).await?;
+    entry.phase.send_modify(|phase| phase.running = false);
+    Ok(())
+}
+
+/// Asks with `signal`, waits, then kills. Returns once the process's remains are removed.
+pub(super) async fn end(entry: &Arc<Entry>, signal: u32, patience: Option<Duration>) -> Result<()> {
+    let mut phase = entry.phase.subscribe();
+    let before = phase.borrow_and_update().exits;
+    let Some(live) = entry.live() else { return Ok(()) };
+    gone_is_fine(live.task.kill(None, signal, false).await)?;
+    thaw(entry, &live.task).await;
+    let ended = phase.wait_for(|phase| phase.exits > before);
+    match patience {
+        None => drop(ended.await),
+        Some(patience) => {
+            if tokio::time::timeout(patience, ended).await.is_ok() {
+                return Ok(());
+            }
+            gone_is_fine(live.task.kill(None, signal::KILL, false).await)?;
+            let killed = tokio::time::timeout(KILL_PATIENCE, phase.wait_for(|phase| phase.exits > before));
+            if killed.await.is_err() {
+                return Err(Error::internal(format!(
+                    "container {} does not end after SIGKILL: a process of it hangs in the kernel",
+                    entry.id
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A frozen process takes no signal.
+async fn thaw(entry: &Entry, task: &rcontainerd_task::Task) {
+    if entry.record().state.status == Status::Paused
+        && let Err(err) = task.resume().await
+    {
+        tracing::warn!(container = entry.id, "resume before the end: {err}");
+    }
+}
+
+fn gone_is_fine(result: Result<()>) -> Result<()> {
+    match result {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+pub(super) async fn kill(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &KillContainer) -> Result<()> {
+    let signal = command.signal.as_deref().filter(|text| !text.is_empty()).map_or(Ok(signal::KILL), signal::parse)?;
+    let container = entry.record();
+    let not_running = || Error::conflict(format!("cannot kill container: {}: container {} is not running", command.id, entry.id));
+    if container.state.status == Status::Restarting {
+        engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+        return cancel_restart(engine, entry).await;
+    }
+    let live = entry.live().ok_or_else(not_running)?;
+    if signal == signal::KILL || signal == signal::TERM {
+        engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+    }
+    match live.task.kill(None, signal, false).await {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Err(not_running()),
+        other => other?,
+    }
+    if signal == signal::KILL {
+        thaw(entry, &live.task).await;
+    }
+    engine.events.announce(container_event(&container, "kill", &[("signal", signal.to_string())]));
+    Ok(())
+}
+
+pub(super) async fn pause(engine: &Arc<Engine>, entry: &Arc<Entry>, pause: bool) -> Result<()> {
+    let _operation = entry.operation.lock().await;
+    let container = entry.record();
+    match (container.state.status, pause) {
+        (Status::Running, true) | (Status::Paused, false) => {}
+        (Status::Paused, true) => return Err(Error::conflict(format!("container {} is already paused", entry.id))),
+        (Status::Running, false) => return Err(Error::conflict(format!("Container {} is not paused", entry.id))),
+        _ => return Err(Error::conflict(format!("container {} is not running", entry.id))),
+    }
+    let task = entry.running_task()?;
+    let (status, action) = if pause { (Status::Paused, "pause") } else { (Status::Running, "unpause") };
+    if pause {
+        task.pause().await?
+    } else {
+        task.resume().await?
+    }
+    let change = |container: &mut Container| container.state.status = status;
+    engine.update_volatile(entry, vec![container_event(&container, action, &[])], change);
+    Ok(())
+}
