@@ -6,7 +6,7 @@ use rcontainerd_registry::manifest::{self, INDEX_DEPTH_MAX, MANIFEST_MAX};
 use rcontainerd_registry::{Document, Index, Manifest};
 use rcontainerd_store::unpack::chain_ids;
 use rcontainerd_store::{Content, Expected, Labels, Store};
-use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Platform, Result};
+use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Platform, Result, id};
 
 use super::catalog::{ImageRow, LayerRow};
 use super::config::{CONFIG_MAX, ImageFile};
@@ -17,11 +17,10 @@ const GC_CONTENT: &str = "containerd.io/gc.ref.content";
 /// Stores a verified document; the labels are added to those that it may have.
 pub(super) fn keep(content: &Content, descriptor: &Descriptor, bytes: &[u8], labels: Labels) -> Result<()> {
     let expected = Expected { digest: descriptor.digest.clone(), size: descriptor.size };
-    match content.ingest(&format!("document-{}", descriptor.digest), Some(&expected)) {
+    // A key of its own: two pulls of one image may write the same document at once.
+    let key = format!("document-{}-{}", descriptor.digest, id::short(&id::generate()?));
+    match content.ingest(&key, Some(&expected)) {
         Ok(mut ingest) => {
-            if ingest.offset() > 0 {
-                ingest.restart()?;
-            }
             ingest.append(bytes)?;
             ingest.commit(Some(descriptor.size), Some(&descriptor.digest), labels)?;
             Ok(())

@@ -16,6 +16,8 @@ mod remove;
 mod service;
 mod shipped;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 pub use config::{Healthcheck, ImageConfig, ImageFile};
