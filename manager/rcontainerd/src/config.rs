@@ -47,6 +47,8 @@ pub struct Network {
 pub struct Registry {
     /// Registries (`host` or `host:port`) that may be spoken to by plain http, or by https without a trusted certificate.
     pub insecure: Vec<String>,
+    /// Pull-through mirrors of docker.io (URLs), tried in order before the registry itself.
+    pub mirrors: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -53,7 +53,9 @@ fn remove_stale(path: &Path) -> Result<()> {
     match fs::symlink_metadata(path) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(()),
         Err(err) => return Err(err).with_context(|| format!("look at {}", path.display())),
-        Ok(found) if !found.file_type().is_socket() => bail!("{} is there and no socket: remove it, or choose another state directory", path.display()),
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{} is there and no socket: remove it, or choose another state directory", path.display())
+        }
         Ok(_) => {}
     }
     if UnixStream::connect(path).is_ok() {
