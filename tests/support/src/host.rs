@@ -206,11 +206,11 @@ impl TestHost {
         for (pid, _) in leftovers::processes(&name) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
                 // A process that ended meanwhile is what we want.
-                drop(rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
             }
         }
         for mount in leftovers::mounts(&self.path) {
-            drop(rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH));
+            rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH).ok();
         }
         for cgroup in leftovers::cgroups(&self.cgroup) {
             drop(std::fs::remove_dir(cgroup));

@@ -1,0 +1,2 @@
+pub mod play;
+pub mod script;
