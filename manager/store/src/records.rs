@@ -49,6 +49,14 @@ pub struct LeaseRecord {
     pub ingests: Vec<String>,
 }
 
+impl LeaseRecord {
+    /// Whether it keeps anything at `now`: by our own date of expiry, or by containerd's label.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        let labelled = self.labels.get("containerd.io/gc.expire").and_then(|text| text.parse::<Timestamp>().ok());
+        self.expires.or(labelled).is_none_or(|end| end > now)
+    }
+}
+
 /// An opaque message of a client: containerd's `Any`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AnyValue {

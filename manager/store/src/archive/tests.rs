@@ -9,7 +9,6 @@ use rcontainerd_types::{ErrorKind, Platform};
 use super::*;
 use crate::image;
 use crate::metadata::Labels;
-use crate::snapshot::Snapshotter;
 use crate::store::Store;
 use crate::unpack::unpack;
 

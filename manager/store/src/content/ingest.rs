@@ -175,13 +175,8 @@ impl Content {
     /// # Errors
     /// When the directory cannot be read.
     pub fn ingests(&self) -> Result<Vec<IngestStatus>> {
-        let root = self.shared.root.join("ingest");
-        let mut statuses = Vec::new();
-        for name in fs::entry_names(&root)? {
-            if let Some(status) = read_status(&root.join(name), &self.namespace) {
-                statuses.push(status);
-            }
-        }
+        let all = self.shared.all_ingests()?.into_iter();
+        let mut statuses: Vec<IngestStatus> = all.filter(|(namespace, _)| *namespace == self.namespace).map(|(_, status)| status).collect();
         statuses.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(statuses)
     }
@@ -190,7 +185,7 @@ impl Content {
     /// `NotFound`.
     pub fn ingest_status(&self, key: &str) -> Result<IngestStatus> {
         let dir = self.shared.root.join("ingest").join(slot_name(&self.namespace, key));
-        read_status(&dir, &self.namespace).ok_or_else(|| Error::not_found(format!("ingest {key:?} not found")))
+        read_status(&dir).map(|(_, status)| status).ok_or_else(|| Error::not_found(format!("ingest {key:?} not found")))
     }
 
     /// Throws an unfinished ingest away.
@@ -209,8 +204,9 @@ impl Content {
     ///
     /// # Errors
     /// I/O and database errors; then none of them is visible.
+    #[expect(clippy::needless_pass_by_value, reason = "what is published must be dropped: its slot goes with it")]
     pub fn publish(&self, blobs: Vec<Sealed>, labels: &Labels) -> Result<Vec<BlobInfo>> {
-        let _publishing = self.shared.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _publishing = self.shared.hold_publishing();
         let mut dirs = Vec::new();
         for blob in &blobs {
             let target = self.shared.blob_path(&blob.digest);
@@ -244,18 +240,27 @@ fn read_reference(dir: &Path) -> Option<Reference> {
     serde_json::from_slice(&std::fs::read(dir.join("ref")).ok()?).ok()
 }
 
-fn read_status(dir: &Path, namespace: &str) -> Option<IngestStatus> {
-    let reference = read_reference(dir).filter(|reference| reference.namespace == namespace)?;
+fn read_status(dir: &Path) -> Option<(String, IngestStatus)> {
+    let reference = read_reference(dir)?;
     let data = std::fs::metadata(dir.join("data")).ok()?;
     let updated = data.modified().ok().and_then(|time| Timestamp::try_from(time).ok()).unwrap_or(reference.started);
-    Some(IngestStatus {
+    let status = IngestStatus {
         key: reference.key,
         offset: data.len(),
         total: reference.size,
         expected: reference.digest,
         started: reference.started,
         updated,
-    })
+    };
+    Some((reference.namespace, status))
+}
+
+impl Shared {
+    /// Unfinished ingests of all namespaces; a directory that a crash left without its two files is not one.
+    pub fn all_ingests(&self) -> Result<Vec<(String, IngestStatus)>> {
+        let root = self.root.join("ingest");
+        Ok(fs::entry_names(&root)?.into_iter().filter_map(|name| read_status(&root.join(name))).collect())
+    }
 }
 
 impl Ingest {
@@ -310,6 +315,7 @@ impl Ingest {
     ///
     /// # Errors
     /// `DataLoss` when size or digest is not the expected one, `ResourceExhausted` on a full disk.
+    #[expect(clippy::needless_pass_by_value, reason = "the snapshotters' commit takes labels so")]
     pub fn commit(self, size: Option<u64>, digest: Option<&Digest>, labels: Labels) -> Result<BlobInfo> {
         let content = self.content.clone();
         let sealed = self.seal(size, digest)?;

@@ -12,8 +12,9 @@ mod blobs;
 mod ingest;
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rcontainerd_types::{Digest, Error, ErrorKind, Result};
@@ -100,8 +101,30 @@ impl Shared {
         Ok(shared)
     }
 
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// While it is held no blob is published or unlinked by others.
+    pub fn hold_publishing(&self) -> MutexGuard<'_, ()> {
+        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The digest that the stored bytes really have.
+    pub fn hash(&self, digest: &Digest) -> Result<Digest> {
+        let path = self.blob_path(digest);
+        let mut file = std::fs::File::open(&path).map_err(fs::failed("open", &path))?;
+        let mut hasher = digest.algorithm().hasher();
+        let mut buffer = vec![0u8; 1 << 20];
+        loop {
+            match file.read(&mut buffer).map_err(fs::failed("read", &path))? {
+                0 => return Ok(hasher.finish()),
+                length => hasher.update(&buffer[..length]),
+            }
+        }
+    }
+
+    /// A document, whoever sees it; `DataLoss` when it is damaged.
+    pub fn read_verified(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let path = self.blob_path(digest);
+        let size = std::fs::metadata(&path).map_err(fs::failed("stat", &path))?.len();
+        BlobReader::open(&path, digest, size)?.read_verified(digest, limit)
     }
 
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -222,7 +245,7 @@ impl Content {
     /// # Errors
     /// When the database cannot be written.
     pub fn adopt(&self, digest: &Digest, labels: Labels) -> Result<bool> {
-        let _publishing = self.shared.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _publishing = self.shared.hold_publishing();
         self.shared.metadata.write(|tx| match tx.get(BLOBS, &digest.to_string())? {
             Some(row) => self.make_visible(tx, digest, row.size, labels).map(|_| true),
             None => Ok(false),
@@ -239,13 +262,13 @@ impl Content {
 
     /// Deletes in one transaction; says whether any of them was there.
     pub(crate) fn delete_many(&self, digests: &[Digest]) -> Result<bool> {
-        let _publishing = self.shared.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _publishing = self.shared.hold_publishing();
         let mut any = false;
         let unreferenced = self.shared.metadata.write(|tx| {
             let mut unreferenced = Vec::new();
             for digest in digests {
-                any |= tx.delete(CONTENT, &self.key(digest))?;
-                if self.drop_namespace(tx, digest)? {
+                any |= tx.contains(CONTENT, &self.key(digest))?;
+                if self.delete_in(tx, digest)? {
                     unreferenced.push(digest);
                 }
             }
@@ -255,6 +278,12 @@ impl Content {
             fs::remove_file_if_there(&self.shared.blob_path(digest))?;
         }
         Ok(any)
+    }
+
+    /// Deletes the rows; true when the file is to be removed after the transaction.
+    pub(crate) fn delete_in(&self, tx: &WriteTx<'_>, digest: &Digest) -> Result<bool> {
+        tx.delete(CONTENT, &self.key(digest))?;
+        self.drop_namespace(tx, digest)
     }
 
     /// Removes this namespace from the blob's row; true when nobody is left.
@@ -281,6 +310,8 @@ impl Content {
         let fresh = ContentRecord { size, labels: Labels::new(), created: now, updated: now };
         let mut record = tx.get(CONTENT, &self.key(digest))?.unwrap_or(fresh);
         record.size = size;
+        // A fresh date keeps it from a collection that runs before the new reference is written.
+        record.updated = now;
         record.labels.extend(labels);
         tx.put(CONTENT, &self.key(digest), &record)?;
         Ok(BlobInfo::new(digest.clone(), record))

@@ -68,6 +68,8 @@ pub struct Shared {
     root: PathBuf,
     metadata: Arc<Metadata>,
     last_dir: AtomicU64,
+    /// The last number in use when the store was opened: nothing up to it is new.
+    swept_up_to: u64,
 }
 
 /// Opens every snapshotter that is built in.
@@ -87,13 +89,14 @@ impl Shared {
     fn open(root: &Path, backend: Box<dyn Backend>, metadata: &Arc<Metadata>) -> Result<Self> {
         let root = root.join(backend.name());
         fs::make_private_dir(&root)?;
-        let shared = Self { backend, root, metadata: metadata.clone(), last_dir: AtomicU64::new(0) };
-        shared.sweep()?;
+        let mut shared = Self { backend, root, metadata: metadata.clone(), last_dir: AtomicU64::new(0), swept_up_to: 0 };
+        shared.swept_up_to = shared.sweep()?;
+        shared.last_dir = AtomicU64::new(shared.swept_up_to);
         Ok(shared)
     }
 
     /// Removes directories without a record and finds the highest number in use.
-    fn sweep(&self) -> Result<()> {
+    fn sweep(&self) -> Result<u64> {
         let known: HashSet<u64> = self.records()?.into_iter().map(|(_, record)| record.dir).collect();
         let mut last = known.iter().copied().max().unwrap_or(0);
         for name in fs::entry_names(&self.root)? {
@@ -105,8 +108,7 @@ impl Shared {
                 }
             }
         }
-        self.last_dir.store(last, Ordering::Relaxed);
-        Ok(())
+        Ok(last)
     }
 
     pub fn name(&self) -> &'static str {
@@ -130,7 +132,12 @@ impl Shared {
         self.metadata.read(|tx| tx.list_prefix(SNAPSHOTS, &format!("{}/", self.name())))
     }
 
-    fn dir(&self, number: u64) -> PathBuf {
+    /// Whether the number was given out since the open: then its record may be about to be written.
+    pub fn in_the_making(&self, number: u64) -> bool {
+        number > self.swept_up_to && number <= self.last_dir.load(Ordering::Relaxed)
+    }
+
+    pub fn dir(&self, number: u64) -> PathBuf {
         self.root.join(number.to_string())
     }
 }

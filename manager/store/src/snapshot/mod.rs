@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::metadata::Labels;
 use crate::mount::Mount;
 
-pub(crate) use backend::{Shared, handle, open_all};
+pub(crate) use backend::{SNAPSHOTS, Shared, SnapshotRecord, handle, open_all};
 pub(crate) use copy::copy_entry;
 pub(crate) use native::NAME as NATIVE;
 pub(crate) use overlay::NAME as OVERLAY;
