@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rrun_cgroup::{Cgroup, Host};
+use rrun_cgroup::Cgroup;
 use rrun_sys::{process, socket};
 
 use super::{seccomp, write_pid_file};
@@ -116,7 +116,5 @@ fn start(
 }
 
 fn for_exec(location: &rrun_cgroup::Location, init_pid: i32, request: &ExecRequest) -> Result<Cgroup> {
-    // The hierarchies are the host's; that they are still there is what this asks.
-    Host::detect()?.mode()?;
     Cgroup::for_exec(location, init_pid, request.cgroup.as_deref()).doing(|| "the container's cgroup".to_string())
 }
