@@ -8,7 +8,7 @@ mod runner;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rcontainerd_tests::image;
+use rcontainerd_tests::{TestHost, image};
 use runner::play::Stage;
 use runner::script::{self, Client, Kind};
 
@@ -95,15 +95,24 @@ fn images() -> tempfile::TempDir {
 }
 
 /// The engine that the clients speak to.
-struct Engine(String);
+enum Engine {
+    Given(String),
+    Own(Box<TestHost>),
+}
 
 impl Engine {
     fn start() -> Self {
-        Self(std::env::var("TRANSCRIPTS_HOST").expect("TRANSCRIPTS_HOST names the engine to speak to"))
+        match std::env::var("TRANSCRIPTS_HOST") {
+            Ok(host) => Self::Given(host),
+            Err(_) => Self::Own(Box::new(TestHost::start())),
+        }
     }
 
     fn host(&self) -> String {
-        self.0.clone()
+        match self {
+            Self::Given(host) => host.clone(),
+            Self::Own(host) => format!("unix://{}", host.socket().display()),
+        }
     }
 }
 

@@ -44,7 +44,8 @@ pub struct Step {
     pub kind: Kind,
     pub stdout: Vec<String>,
     pub stderr: Vec<String>,
-    pub status: i32,
+    /// Any of these is right.
+    pub status: Vec<i32>,
 }
 
 /// Reads a file for one client.
@@ -58,7 +59,7 @@ pub fn read(path: &Path, client: Client) -> Vec<Step> {
             continue;
         }
         if let Some((kind, command)) = opening(line) {
-            steps.push(Step { place, command: command.to_owned(), kind, stdout: Vec::new(), stderr: Vec::new(), status: 0 });
+            steps.push(Step { place, command: command.to_owned(), kind, stdout: Vec::new(), stderr: Vec::new(), status: vec![0] });
             continue;
         }
         let Some(line) = meant_for(line, client, &place) else { continue };
@@ -94,7 +95,8 @@ fn meant_for<'a>(line: &'a str, client: Client, place: &str) -> Option<&'a str> 
 
 fn expect(step: &mut Step, line: &str, place: &str) {
     if let Some(status) = line.strip_prefix("? ") {
-        step.status = status.trim().parse().unwrap_or_else(|_| panic!("{place}: {status:?} is no exit status"));
+        let one = |text: &str| text.trim().parse().unwrap_or_else(|_| panic!("{place}: {status:?} is no exit status"));
+        step.status = status.split('|').map(one).collect();
         return;
     }
     if let Kind::Terminal(keys) = &mut step.kind {
