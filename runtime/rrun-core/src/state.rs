@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -131,6 +132,15 @@ pub struct Entry {
     pub id: String,
 }
 
+impl Drop for Entry {
+    /// The lock belongs to the open directory, which a container's first process shares until it execs: letting go of the
+    /// descriptor alone would leave it locked, and `start` waiting for itself.
+    fn drop(&mut self) {
+        // Nothing depends on it if this fails: the kernel unlocks with the last descriptor.
+        drop(fs::unlock(&self.dir));
+    }
+}
+
 impl Store {
     pub fn new(root: &Path) -> Store {
         Store { root: root.to_path_buf() }
@@ -143,7 +153,8 @@ impl Store {
     /// Reserves an id: the directory appears, locked.
     pub fn reserve(&self, id: &str) -> Result<Entry> {
         check_id(id)?;
-        std::fs::create_dir_all(&self.root).map_err(|e| Error::io("mkdir", &self.root, &e))?;
+        // Others may pass through to a container's own directory, but not list (0711), whatever the umask.
+        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&self.root).map_err(|e| Error::io("mkdir", &self.root, &e))?;
         let path = self.root.join(id);
         match fs::mkdirat(fs::CWD, &path, 0o711) {
             Err(e) if e.is(libc::EEXIST) => return Err(Error::state("container with given ID already exists")),

@@ -146,6 +146,11 @@ pub fn lock_exclusive(fd: impl AsFd) -> Result<()> {
     rustix::io::retry_on_intr(|| rustix::fs::flock(fd.as_fd(), FlockOperation::LockExclusive)).describe("flock", String::new)
 }
 
+/// flock(2), unlock: for every process that shares the open file.
+pub fn unlock(fd: impl AsFd) -> Result<()> {
+    rustix::fs::flock(fd.as_fd(), FlockOperation::Unlock).describe("flock", String::new)
+}
+
 /// fsync(2).
 pub fn fsync(fd: impl AsFd) -> Result<()> {
     rustix::fs::fsync(fd).describe("fsync", String::new)
