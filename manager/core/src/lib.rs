@@ -25,6 +25,7 @@ pub mod images;
 pub mod io;
 mod names;
 pub mod networks;
+pub mod primitives;
 mod rootfs;
 pub mod seccomp;
 mod signal;

@@ -1,0 +1,135 @@
+//! One content write: a stream of messages that stat, write and commit an ingest.
+
+use proto_containerd::services::content::v1::{WriteAction, WriteContentRequest, WriteContentResponse};
+use rcontainerd_core::primitives::store::records::Resource;
+use rcontainerd_core::primitives::store::{Content, Expected, Ingest, Store};
+use rcontainerd_types::{Digest, Error, ErrorKind, Result};
+
+use crate::convert::{digest, labels, signed, timestamp};
+
+/// The state between two messages.
+pub(crate) struct Writing {
+    store: Store,
+    namespace: String,
+    lease: Option<String>,
+    /// The ingest and its name, from the first message on.
+    open: Option<(String, Ingest)>,
+    total: Option<u64>,
+    expected: Option<Digest>,
+}
+
+impl Writing {
+    pub(crate) fn new(store: Store, namespace: String, lease: Option<String>) -> Self {
+        Self { store, namespace, lease, open: None, total: None, expected: None }
+    }
+
+    /// Acts on one message; the state comes back, whatever the outcome.
+    pub(crate) fn take(mut self, message: WriteContentRequest) -> (Self, Result<WriteContentResponse>) {
+        let answer = self.act(message);
+        (self, answer)
+    }
+
+    fn act(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse> {
+        let action =
+            WriteAction::try_from(message.action).map_err(|_| Error::invalid(format!("unknown write action {}", message.action)))?;
+        if let Ok(total) = u64::try_from(message.total)
+            && total > 0
+        {
+            self.total = Some(total);
+        }
+        if !message.expected.is_empty() {
+            self.expected = Some(digest(&message.expected)?);
+        }
+        self.open(&message.r#ref)?;
+        if action != WriteAction::Stat {
+            self.append(&message)?;
+        }
+        match action {
+            WriteAction::Commit => self.commit(message),
+            WriteAction::Stat | WriteAction::Write => self.tell(action),
+        }
+    }
+
+    fn content(&self) -> Content {
+        self.store.content(&self.namespace)
+    }
+
+    fn open(&mut self, name: &str) -> Result<()> {
+        match &self.open {
+            Some((open, _)) if name.is_empty() || open == name => return Ok(()),
+            Some((open, _)) => return Err(Error::invalid(format!("this write is to {open:?}, not to {name:?}"))),
+            None if name.is_empty() => return Err(Error::invalid("the first message of a write must name its ref")),
+            None => {}
+        }
+        let content = self.content();
+        if let Some(expected) = &self.expected
+            && (content.contains(expected)? || (self.total.is_some() && self.adopt(&content, expected)?))
+        {
+            return Err(Error::already_exists(format!("content {expected} already exists")));
+        }
+        let expected = match (&self.expected, self.total) {
+            (Some(digest), Some(size)) => Some(Expected { digest: digest.clone(), size }),
+            _ => None,
+        };
+        self.open = Some((name.to_owned(), content.ingest(name, expected.as_ref())?));
+        Ok(())
+    }
+
+    /// Another namespace may have the blob.
+    fn adopt(&self, content: &Content, expected: &Digest) -> Result<bool> {
+        let adopted = content.adopt(expected, Default::default())?;
+        if adopted {
+            self.hold(expected)?;
+        }
+        Ok(adopted)
+    }
+
+    fn append(&mut self, message: &WriteContentRequest) -> Result<()> {
+        let Some((name, ingest)) = &mut self.open else { return Err(Error::internal("a write without ingest")) };
+        let offset = u64::try_from(message.offset).map_err(|_| Error::invalid(format!("offset {} is negative", message.offset)))?;
+        if message.data.is_empty() {
+            return Ok(());
+        }
+        if offset == 0 && ingest.offset() > 0 {
+            ingest.restart()?;
+        }
+        if offset != ingest.offset() {
+            return Err(Error::invalid(format!("write to {name:?} at {offset}: it goes on at {}", ingest.offset())));
+        }
+        ingest.append(&message.data)
+    }
+
+    fn tell(&self, action: WriteAction) -> Result<WriteContentResponse> {
+        let Some((name, ingest)) = &self.open else { return Err(Error::internal("a write without ingest")) };
+        let status = self.content().ingest_status(name)?;
+        Ok(WriteContentResponse {
+            action: action.into(),
+            started_at: timestamp(status.started),
+            updated_at: timestamp(status.updated),
+            offset: signed(ingest.offset()),
+            total: signed(self.total.unwrap_or(0)),
+            digest: String::new(),
+        })
+    }
+
+    fn commit(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse> {
+        let told = self.tell(WriteAction::Commit)?;
+        let Some((_, ingest)) = self.open.take() else { return Err(Error::internal("a write without ingest")) };
+        let committed = ingest.commit(self.total, self.expected.as_ref(), labels(message.labels));
+        let info = committed.map_err(|err| match err.kind() {
+            // containerd's clients look for this kind when what they sent is not what they promised.
+            ErrorKind::DataLoss => err.with_kind(ErrorKind::Conflict),
+            _ => err,
+        })?;
+        self.hold(&info.digest)?;
+        Ok(WriteContentResponse { digest: info.digest.to_string(), total: signed(info.size), ..told })
+    }
+
+    /// Lets the request's lease hold the blob.
+    fn hold(&self, digest: &Digest) -> Result<()> {
+        match &self.lease {
+            Some(lease) => self.store.leases(&self.namespace).add(lease, &Resource::Content(digest.clone())),
+            None => Ok(()),
+        }
+    }
+}
