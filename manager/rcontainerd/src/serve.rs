@@ -47,7 +47,7 @@ async fn serve(
     let pages = rcontainerd_api_docker::router(core.clone());
     let farewell = stop.clone();
     let mut docker = tokio::spawn(async move { axum::serve(docker, pages).with_graceful_shutdown(farewell.cancelled_owned()).await });
-    let routes = tonic::service::Routes::default();
+    let routes = rcontainerd_api_containerd::router(core.clone());
     let farewell = stop.clone();
     let mut native = tokio::spawn(async move {
         let incoming = tokio_stream::wrappers::UnixListenerStream::new(native);
