@@ -91,9 +91,12 @@ pub fn serve(path: &Path, hub: &Arc<EventHub>) -> Result<tokio::task::JoinHandle
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).map_err(|err| Error::io(what(), err))?;
     let hub = Arc::clone(hub);
     Ok(tokio::spawn(async move {
+        // Connections end with the listener: a shim must not go on telling a service that is gone.
+        let mut shims = tokio::task::JoinSet::new();
         loop {
+            while shims.try_join_next().is_some() {}
             match listener.accept().await {
-                Ok((socket, _)) => drop(tokio::spawn(serve_shim(socket, Arc::clone(&hub)))),
+                Ok((socket, _)) => drop(shims.spawn(serve_shim(socket, Arc::clone(&hub)))),
                 Err(err) => {
                     tracing::warn!(%err, "accept on the event socket");
                     // Out of descriptors, most likely: others must be closed first.

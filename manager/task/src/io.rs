@@ -57,7 +57,10 @@ impl AttachStream {
             match (read, self.buffer.is_empty()) {
                 (0, true) => return Ok(None),
                 (0, false) => {
-                    return Err(Error::new(ErrorKind::ResourceExhausted, "the container's output was cut off: this client read too slowly"));
+                    return Err(Error::new(
+                        ErrorKind::ResourceExhausted,
+                        "the container's output was cut off: this client read too slowly",
+                    ));
                 }
                 _ => {}
             }

@@ -271,6 +271,9 @@ impl Server {
         self.unwire(&process.io);
         disk::forget_exit(&bundle, exec_id);
         let exit = process.exit.unwrap_or(Exit { code: 0, at: SystemTime::now() });
+        for &waiter in &process.waiters {
+            self.reply(waiter, Ok(wait_response(exit).encode_to_vec()));
+        }
         Ok(Some(delete_response(&process, exit).encode_to_vec()))
     }
 

@@ -113,7 +113,8 @@ impl LogMark {
         let mut text = Vec::new();
         file.take(1 << 20).read_to_end(&mut text).ok()?;
         let lines = text.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice::<LogLine>(line).ok());
-        lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic")).map(|line| line.msg.trim().to_owned()).last()
+        let errors = lines.filter(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic"));
+        errors.map(|line| line.msg.trim().to_owned()).next_back()
     }
 }
 

@@ -32,6 +32,8 @@ pub fn serve(args: &Args) -> Result<()> {
 fn run(args: &Args, bundle: &Path, journal: Journal) -> Result<()> {
     let socket_path = own_socket(args, bundle)?;
     let listener = listener(args)?;
+    // Whatever the caller leaked to us must not reach a container.
+    rrun_sys::process::cloexec_from(3)?;
     rrun_sys::process::set_non_dumpable()?;
     rrun_sys::process::set_subreaper()?;
     // The manager's service may be stopped with a signal to its whole group: containers outlive it, and so do we.

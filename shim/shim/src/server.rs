@@ -191,7 +191,7 @@ impl Server {
         }
         let Some(requests) = connection.receive(&mut self.buffer) else { return self.drop_connection(number) };
         for (stream, request) in requests {
-            self.dispatch(ReplyTo { connection: number, stream }, request);
+            self.dispatch(ReplyTo { connection: number, stream }, &request);
         }
     }
 

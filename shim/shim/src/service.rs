@@ -13,7 +13,7 @@ const SERVICES: [&str; 2] = ["containerd.task.v3.Task", "containerd.task.v2.Task
 pub type Answer = Result<Option<Vec<u8>>, Status>;
 
 impl Server {
-    pub fn dispatch(&mut self, to: ReplyTo, request: Request) {
+    pub fn dispatch(&mut self, to: ReplyTo, request: &Request) {
         let answer = if SERVICES.contains(&request.service.as_str()) {
             self.task_method(to, &request.method, &request.payload)
         } else {
