@@ -51,6 +51,8 @@ pub(crate) struct Engine {
     pub execs: ExecTable,
     pub host: HostFacts,
     pub opened: jiff::Timestamp,
+    /// Cancelled when the manager ends: what only watches lets go; containers are not touched.
+    pub closing: tokio_util::sync::CancellationToken,
 }
 
 impl Engine {

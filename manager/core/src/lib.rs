@@ -60,6 +60,7 @@ pub struct Core {
     pub system: system::System,
     pub store: Store,
     pub tasks: TaskService,
+    closing: tokio_util::sync::CancellationToken,
 }
 
 impl Core {
@@ -83,6 +84,7 @@ impl Core {
         engine::make_dir(&store.root().join("containers"), 0o711)?;
         engine::make_dir(&config.state_dir.join("c"), 0o711)?;
         let network = Arc::new(Network::open(config.network.clone())?);
+        let closing = tokio_util::sync::CancellationToken::new();
         let engine = Arc::new(Engine {
             config,
             store: store.clone(),
@@ -95,6 +97,7 @@ impl Core {
             execs: execs::table::ExecTable::default(),
             host: host::HostFacts::probe(),
             opened: jiff::Timestamp::now(),
+            closing: closing.clone(),
         });
         watch_task_events(&engine);
         containers::recover::recover(&engine).await?;
@@ -108,7 +111,13 @@ impl Core {
             system: system::System::new(engine),
             store,
             tasks,
+            closing,
         })
+    }
+
+    /// Lets go of everything that watches, so that the last clone's drop gives the root free. Containers live on.
+    pub fn close(&self) {
+        self.closing.cancel();
     }
 }
 
@@ -116,8 +125,9 @@ impl Core {
 fn watch_task_events(engine: &Arc<Engine>) {
     let engine = Arc::clone(engine);
     let mut stream = engine.tasks.subscribe();
+    let closing = engine.closing.clone();
     tokio::spawn(async move {
-        while let Some(item) = stream.next().await {
+        while let Some(Some(item)) = closing.run_until_cancelled(stream.next()).await {
             let EventItem::Event(event) = item else { continue };
             let TaskEventKind::Oom { id } = &event.kind else { continue };
             if event.namespace == NAMESPACE

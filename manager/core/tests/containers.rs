@@ -5,7 +5,7 @@ mod harness;
 use std::collections::BTreeMap;
 
 use futures_util::StreamExt;
-use harness::{Engine, collect, open, request, shell, within};
+use harness::{Engine, collect, request, shell, within};
 use rcontainerd_core::containers::{
     AttachContainer, KillContainer, ListContainers, LogsQuery, RemoveContainer, StartContainer, Status, StopContainer, WaitCondition,
 };
@@ -45,7 +45,7 @@ async fn output_code_logs_and_nothing_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_docker_gives_a_container_is_seen_inside() {
     let engine = Engine::new().await;
-    let script = "id -u; hostname; echo $PATH $FROM_IMAGE; cat /etc/hostname; stat -f -c %T /dev/shm; ls /proc/acpi 2>/dev/null | wc -l; cat /proc/1/comm";
+    let script = "id -u; hostname; echo $PATH $FROM_IMAGE; cat /etc/hostname; stat -f -c %T /dev/shm; ls /proc/acpi 2>/dev/null | wc -l; cat /proc/1/comm; true";
     let mut command = shell(script);
     command.config.hostname = "box".into();
     let (code, stdout, stderr) = engine.run(command).await;
@@ -125,7 +125,9 @@ async fn stop_asks_then_kills_and_kill_is_137() {
     // The trap is set once the shell runs its loop.
     let pid = engine.state(&id).await.pid;
     within(async {
-        while !std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|text| text.lines().any(|line| line.starts_with("SigCgt") && !line.ends_with("0000000000000000"))) {
+        while !std::fs::read_to_string(format!("/proc/{pid}/status"))
+            .is_ok_and(|text| text.lines().any(|line| line.starts_with("SigCgt") && !line.ends_with("0000000000000000")))
+        {
             tokio::task::yield_now().await;
         }
     })
@@ -146,12 +148,17 @@ async fn names_conflict_and_running_containers_stay() {
     command.name = Some("twin".into());
     let id = engine.create(command.clone()).await;
     let err = engine.core.containers.create(command).await.expect_err("taken");
-    let wanted = format!("Conflict. The container name \"/twin\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name.");
+    let wanted = format!(
+        "Conflict. The container name \"/twin\" is already in use by container \"{id}\". You have to remove (or rename) that container to be able to reuse that name."
+    );
     assert_eq!((err.kind(), err.message()), (ErrorKind::Conflict, wanted.as_str()));
     engine.start(&id).await;
     let remove = RemoveContainer { id: "twin".into(), force: false, volumes: false };
     let err = engine.core.containers.remove(remove).await.expect_err("running");
-    assert_eq!(err.message(), "cannot remove container \"/twin\": container is running: stop the container before removing or force remove");
+    assert_eq!(
+        err.message(),
+        "cannot remove container \"/twin\": container is running: stop the container before removing or force remove"
+    );
     engine.remove(&id).await;
     engine.assert_nothing_left().await;
 }
@@ -174,8 +181,6 @@ async fn volumes_begin_with_the_image_s_files_and_keep_theirs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_outlives_the_manager_with_its_logs_and_code() {
     let engine = Engine::new().await;
-    let id = engine.create(shell("echo before; cat /go/fifo; echo after; exit 9")).await;
-    drop(id);
     let fifo = engine.dir.path().join("go");
     std::fs::create_dir(&fifo).expect("mkdir");
     let made = std::process::Command::new("mkfifo").arg(fifo.join("fifo")).status().expect("mkfifo");
@@ -184,21 +189,11 @@ async fn a_container_outlives_the_manager_with_its_logs_and_code() {
     command.host_config.binds = vec![format!("{}:/go", fifo.display())];
     let id = engine.create(command).await;
     engine.start(&id).await;
-    let Engine { dir, core } = engine;
-    let store = core.store.clone();
-    drop(core);
-    drop(store);
-    let core = reopen(dir.path()).await;
-    let engine = Engine { dir, core };
+    let engine = engine.restart().await;
     assert_eq!(engine.state(&id).await.status, Status::Running);
     let path = fifo.join("fifo");
     tokio::task::spawn_blocking(move || std::fs::write(path, "through\n")).await.expect("join").expect("write");
     assert_eq!(engine.wait(&id, WaitCondition::NotRunning).await, 9);
     assert_eq!(logs(&engine, &id, true).await, "before\nthrough\nafter\n");
     engine.remove(&id).await;
-}
-
-/// Opens the engine again once the first one's tasks have let go of the root.
-async fn reopen(dir: &std::path::Path) -> rcontainerd_core::Core {
-    open(dir).await
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::commands::{AttachContainer, LogsQuery};
 use super::model::{Container, Status};
-use super::registry::{Ends, Entry};
+use super::registry::{Entry, Pending};
 use super::{logs, start};
 use crate::engine::{Engine, container_event};
 use crate::io::{Output, OutputKind, OutputStream, ProcessIo};
@@ -68,10 +68,10 @@ fn before_start(
     container: &Container,
     fifo: Option<std::path::PathBuf>,
 ) -> (OutputStream, Option<InputWriter>) {
-    let (sender, receiver) = oneshot::channel::<Ends>();
-    entry.add_pending(sender);
+    let (output, receiver) = oneshot::channel::<AttachStream>();
     let (tty, closes) = (container.config.tty, container.config.stdin_once);
-    let (task_sender, task_receiver) = oneshot::channel::<Task>();
+    let (task, task_receiver) = oneshot::channel::<Task>();
+    entry.add_pending(Pending { output, task });
     let command = command.clone();
     let opened = fifo.map(|fifo| {
         InputWriter::later(async move {
@@ -81,11 +81,7 @@ fn before_start(
     });
     let output = stream::once(async move {
         match receiver.await {
-            Ok(Ends { output, task }) => {
-                // Nobody waits for the task unless stdin was asked for.
-                drop(task_sender.send(task));
-                frames(output, &command, tty)
-            }
+            Ok(output) => frames(output, &command, tty),
             Err(_) => nothing(),
         }
     });

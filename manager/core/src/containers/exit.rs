@@ -21,9 +21,10 @@ const SETTLED: Duration = Duration::from_secs(10);
 pub(super) fn watch(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, task: Task) {
     let (engine, entry) = (Arc::clone(engine), Arc::clone(entry));
     tokio::spawn(async move {
-        let status = match task.wait(None).await {
-            Ok(status) => status,
-            Err(err) => {
+        let status = match engine.closing.run_until_cancelled(task.wait(None)).await {
+            None => return,
+            Some(Ok(status)) => status,
+            Some(Err(err)) => {
                 tracing::warn!(container = entry.id, "wait for the end: {err}");
                 ExitStatus::unknown()
             }
@@ -142,7 +143,9 @@ fn restarts(container: &Container, code: i64) -> Option<Duration> {
 fn restart_later(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, pause: Duration) {
     let (engine, entry) = (Arc::clone(engine), Arc::clone(entry));
     tokio::spawn(async move {
-        tokio::time::sleep(pause).await;
+        if engine.closing.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
         let _operation = entry.operation.lock().await;
         let state = entry.record().state;
         if state.status != Status::Restarting || state.run != run {

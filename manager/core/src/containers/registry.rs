@@ -29,7 +29,7 @@ pub struct Entry {
     live: Mutex<Option<Live>>,
     pub phase: watch::Sender<Phase>,
     /// Clients that attached before the start.
-    pending: Mutex<Vec<oneshot::Sender<Ends>>>,
+    pending: Mutex<Vec<Pending>>,
 }
 
 /// What exists only while a process runs.
@@ -41,10 +41,10 @@ pub struct Live {
     pub attachment: Option<Attachment>,
 }
 
-/// A running process's streams for one client.
-pub struct Ends {
-    pub output: AttachStream,
-    pub task: Task,
+/// A client that attached before the start; both halves are told apart, since it may read one before the other.
+pub struct Pending {
+    pub output: oneshot::Sender<AttachStream>,
+    pub task: oneshot::Sender<Task>,
 }
 
 /// What waiters watch.
@@ -96,11 +96,11 @@ impl Entry {
         std::mem::replace(&mut lock(&self.live), live)
     }
 
-    pub fn add_pending(&self, sender: oneshot::Sender<Ends>) {
-        lock(&self.pending).push(sender);
+    pub fn add_pending(&self, pending: Pending) {
+        lock(&self.pending).push(pending);
     }
 
-    pub fn take_pending(&self) -> Vec<oneshot::Sender<Ends>> {
+    pub fn take_pending(&self) -> Vec<Pending> {
         std::mem::take(&mut lock(&self.pending))
     }
 

@@ -91,7 +91,7 @@ async fn remove_volumes(engine: &Engine, container: &Container) {
     for mount in container.mounts.iter().filter(|mount| mount.kind == MountKind::Volume && mount.anonymous) {
         match engine.volumes.remove(RemoveVolume { name: mount.name.clone(), force: true }).await {
             Err(err) if err.kind() != ErrorKind::Conflict => {
-                tracing::warn!(container = container.id, "remove volume {}: {err}", mount.name)
+                tracing::warn!(container = container.id, "remove volume {}: {err}", mount.name);
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use rcontainerd_task::{AttachStream, CreateTask, RuntimeOptions, Stdio, Task};
 use rcontainerd_types::{Error, ErrorKind, Result};
 
 use super::model::{Container, Endpoint, PublishedPort, Status};
-use super::registry::{Ends, Entry, Live};
+use super::registry::{Entry, Live};
 use super::runstate::RunState;
 use super::{exit, resolve};
 use crate::engine::{Engine, NAMESPACE, blocking, container_event, make_dir, remove_dir};
@@ -269,12 +269,13 @@ fn stdio(engine: &Engine, container: &Container, run_dir: &Path) -> Result<Stdio
 /// Connects the clients that attached before the start, so that they miss nothing.
 async fn hand_out(entry: &Entry, run_dir: &Path, task: &Task) -> Result<()> {
     for client in entry.take_pending() {
-        if client.is_closed() {
+        if client.output.is_closed() && client.task.is_closed() {
             continue;
         }
         let output = AttachStream::connect(&run_dir.join(OUTPUT_SOCKET)).await?;
-        // The client may have gone away meanwhile: then its stream is dropped with it.
-        drop(client.send(Ends { output, task: task.clone() }));
+        // The client may have gone away meanwhile, or wants one half only: then the other is dropped.
+        drop(client.output.send(output));
+        drop(client.task.send(task.clone()));
     }
     Ok(())
 }

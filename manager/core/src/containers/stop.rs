@@ -115,9 +115,9 @@ pub(super) async fn pause(engine: &Arc<Engine>, entry: &Arc<Entry>, pause: bool)
     let task = entry.running_task()?;
     let (status, action) = if pause { (Status::Paused, "pause") } else { (Status::Running, "unpause") };
     if pause {
-        task.pause().await?
+        task.pause().await?;
     } else {
-        task.resume().await?
+        task.resume().await?;
     }
     let change = |container: &mut Container| container.state.status = status;
     engine.update_volatile(entry, vec![container_event(&container, action, &[])], change);

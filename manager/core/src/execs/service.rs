@@ -181,9 +181,10 @@ fn follow(engine: &Arc<Engine>, entry: &Arc<Entry>, exec: &Arc<ExecEntry>, task:
     let (engine, entry, exec) = (Arc::clone(engine), Arc::clone(entry), Arc::clone(exec));
     tokio::spawn(async move {
         let id = exec.record().id;
-        let code = match task.wait(Some(&id)).await {
-            Ok(status) => i64::from(status.code),
-            Err(err) => {
+        let code = match engine.closing.run_until_cancelled(task.wait(Some(&id))).await {
+            None => return,
+            Some(Ok(status)) => i64::from(status.code),
+            Some(Err(err)) => {
                 tracing::debug!(exec = id, "wait for the end: {err}");
                 255
             }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use rcontainerd_store::Store;
 use rcontainerd_store::content::CONTENT;
 use rcontainerd_store::metadata::{Labels, ReadTx, Table};
 use rcontainerd_store::records::{CONTAINERS, IMAGES, LEASES};
-use rcontainerd_store::Store;
 use rcontainerd_types::{Error, Result, id};
 
 /// Labels of namespaces that were made or labelled by a client.

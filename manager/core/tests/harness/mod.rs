@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use rcontainerd_core::containers::{
-    AttachContainer, Config, CreateContainer, HostConfig, InspectContainer, RemoveContainer, StartContainer, State, WaitCondition, WaitContainer,
+    AttachContainer, Config, CreateContainer, HostConfig, InspectContainer, RemoveContainer, StartContainer, State, WaitCondition,
+    WaitContainer,
 };
 use rcontainerd_core::io::{OutputKind, ProcessIo};
 use rcontainerd_core::{Core, CoreConfig};
@@ -80,6 +81,22 @@ impl Engine {
         Self { dir, core }
     }
 
+    /// Another manager on the same directories, once the first has let go of them.
+    pub async fn restart(self) -> Self {
+        let Self { dir, core } = self;
+        core.close();
+        drop(core);
+        within(async {
+            while let Err(err) = Store::open(&dir.path().join("root")) {
+                assert_eq!(err.kind(), rcontainerd_types::ErrorKind::Conflict, "{err}");
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        let core = open(dir.path()).await;
+        Self { dir, core }
+    }
+
     pub async fn create(&self, request: CreateContainer) -> String {
         self.core.containers.create(request).await.expect("create").id
     }
@@ -121,7 +138,8 @@ impl Engine {
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&own)).collect();
         assert!(left.is_empty(), "mounts left: {left:?}");
         for sub in ["s/c", "s/tasks/moby", "root/containers", "s/s"] {
-            let entries = std::fs::read_dir(self.dir.path().join(sub)).map(|dir| dir.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>());
+            let entries =
+                std::fs::read_dir(self.dir.path().join(sub)).map(|dir| dir.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>());
             assert!(entries.as_ref().map_or(true, Vec::is_empty), "left in {sub}: {entries:?}");
         }
     }
@@ -144,11 +162,7 @@ pub async fn within<T>(work: impl Future<Output = T>) -> T {
 /// `busybox COMMAND` without network.
 pub fn request(words: &[&str]) -> CreateContainer {
     CreateContainer {
-        config: Config {
-            image: "busybox".into(),
-            cmd: Some(words.iter().map(|&word| word.to_owned()).collect()),
-            ..Config::default()
-        },
+        config: Config { image: "busybox".into(), cmd: Some(words.iter().map(|&word| word.to_owned()).collect()), ..Config::default() },
         host_config: HostConfig { network_mode: "none".into(), ..HostConfig::default() },
         ..CreateContainer::default()
     }
@@ -178,7 +192,9 @@ fn layer() -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut layer = tar::Builder::new(Vec::new());
     append(&mut layer, "bin/busybox", &busybox, 0o755);
-    for applet in ["sh", "cat", "echo", "true", "sleep", "id", "ls", "env", "hostname", "kill", "wc", "stat", "df", "trap", "touch", "mount"] {
+    for applet in
+        ["sh", "cat", "echo", "true", "sleep", "id", "ls", "env", "hostname", "kill", "wc", "stat", "df", "trap", "touch", "mount"]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
