@@ -5,10 +5,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rcontainerd_types::{Error, Finding, Result};
+use rcontainerd_types::{Error, ErrorKind, Finding, Result};
 
 use crate::content::{self, Content};
-use crate::fs::failed;
+use crate::fs::{self, failed};
 use crate::lock::RootLock;
 use crate::metadata::Metadata;
 use crate::records::{Containers, Images, Leases};
@@ -63,6 +63,7 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(failed("create directory", root))?;
         let root = root.canonicalize().map_err(failed("resolve", root))?;
         let lock = RootLock::acquire(&root)?;
+        refuse_lost_database(&root)?;
         let metadata = Arc::new(Metadata::open(&root.join("meta.redb"))?);
         let content = Arc::new(content::Shared::open(root.join("content"), metadata.clone())?);
         let backends = snapshot::open_all(&root.join("snapshots"), &metadata)?;
@@ -131,6 +132,23 @@ impl Store {
     }
 }
 
+/// Without its records everything on disk would look like rubbish and be swept; a database that went missing must not cost the rest.
+fn refuse_lost_database(root: &Path) -> Result<()> {
+    if root.join("meta.redb").exists() {
+        return Ok(());
+    }
+    for dir in ["snapshots/overlayfs", "snapshots/native", "content/blobs/sha256", "content/blobs/sha512"] {
+        if !fs::entry_names(&root.join(dir))?.is_empty() {
+            let message = format!(
+                "{} is gone but {dir} is not empty: restore the database, or remove content/ and snapshots/ to begin anew",
+                root.join("meta.redb").display()
+            );
+            return Err(Error::new(ErrorKind::DataLoss, message));
+        }
+    }
+    Ok(())
+}
+
 fn choose(backends: &[Arc<snapshot::Shared>], choice: SnapshotterChoice) -> Result<usize> {
     let position = |name: &str| {
         let found = backends.iter().position(|backend| backend.name() == name);
@@ -147,5 +165,51 @@ fn choose(backends: &[Arc<snapshot::Shared>], choice: SnapshotterChoice) -> Resu
         (SnapshotterChoice::Overlay, Err(why)) => {
             Err(Error::unsupported(format!("{why}: choose the native snapshotter, or another --root")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::Labels;
+
+    #[test]
+    fn a_second_store_on_one_root_is_refused_until_the_first_closes() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(root.path()).expect("open");
+        let handle = store.clone();
+        drop(store);
+        let err = Store::open(root.path()).err().expect("in use");
+        assert_eq!(err.kind(), ErrorKind::Conflict);
+        drop(handle);
+        Store::open(root.path()).expect("free");
+    }
+
+    #[test]
+    fn a_lost_database_does_not_cost_the_content() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(root.path()).expect("open");
+        let digest = store.content("test").put(b"precious", Labels::new()).expect("put").digest;
+        let file = store.content_files().blob_path(&digest);
+        drop(store);
+        let (database, aside) = (root.path().join("meta.redb"), root.path().join("aside"));
+        std::fs::rename(&database, &aside).expect("lose it");
+        let err = Store::open(root.path()).err().expect("refused");
+        assert!(err.message().contains("meta.redb is gone"), "{err}");
+        assert!(file.exists());
+        std::fs::rename(&aside, &database).expect("restore");
+        assert_eq!(Store::open(root.path()).expect("open").content("test").read(&digest, 100).expect("read"), b"precious");
+    }
+
+    #[test]
+    fn snapshotters_are_found_by_name() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open_with(root.path(), &Options { snapshotter: SnapshotterChoice::Native }).expect("open");
+        assert_eq!(store.snapshots("test").name(), "native");
+        assert_eq!(store.snapshotter("test", "").expect("default").name(), "native");
+        assert_eq!(store.snapshotter("test", "overlayfs").expect("by name").name(), "overlayfs");
+        let err = store.snapshotter("test", "zfs").err().expect("unknown");
+        assert!(err.message().contains("overlayfs and native"), "{err}");
+        assert_eq!(store.check().len(), 2);
     }
 }
