@@ -229,7 +229,7 @@ fn update_changes_a_running_container() {
 #[test]
 fn kill_reaches_everything_and_delete_removes_cgroups_within() {
     let container = Container::sh("nested", "mkdir /sys/fs/cgroup/a /sys/fs/cgroup/a/b; while :; do sleep 1000 & wait; done")
-        .with("/linux/namespaces", json!([{"type": "mount"}, {"type": "cgroup"}]));
+        .with("/linux/namespaces", json!([{"type": "mount"}, {"type": "uts"}, {"type": "cgroup"}]));
     container.start();
     wait_until("the nested cgroup", || container.cgroup().join("a/b").exists());
     wait_until("the child", || container.file("cgroup.procs").lines().count() > 1);
