@@ -173,8 +173,10 @@ async fn events_tell_the_life_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pause_stops_and_resume_goes_on_and_pids_and_stats_are_told() {
     let host = Host::new().await;
-    let task = host.create("a", "sleep 100 & sleep 100", host.log_stdio("a"), false).await;
+    let task = host.create("a", "sleep 100 & echo ready; sleep 100", host.log_stdio("a"), false).await;
+    let mut attach = AttachStream::connect(&host.attach_socket("a")).await.expect("attach");
     task.start(None).await.expect("start");
+    assert_eq!(attach.next().await.expect("output").expect("a frame").data.as_ref(), b"ready\n");
     task.pause().await.expect("pause");
     assert_eq!(task.state(None).await.expect("state").status, ProcessStatus::Paused);
     assert_eq!(task.pause().await.expect_err("paused already").kind(), ErrorKind::Conflict);

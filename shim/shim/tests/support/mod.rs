@@ -95,7 +95,8 @@ impl Host {
     }
 
     pub async fn bundle(&self, id: &str, args: &[&str], terminal: bool) {
-        let config = config_json(id, args, terminal);
+        let tag = self.dir.path().file_name().expect("a name").to_string_lossy();
+        let config = config_json(&format!("/shimtest/{tag}-{id}"), args, terminal);
         self.tasks.create_bundle(&self.key(id), config.to_string().as_bytes()).await.expect("bundle");
     }
 
@@ -115,6 +116,25 @@ impl Host {
     }
 }
 
+impl Drop for Host {
+    /// After a failed test too: no shim, container or mount stays.
+    fn drop(&mut self) {
+        let bundles = self.dir.path().join("state/tasks/shimtest");
+        for bundle in std::fs::read_dir(bundles).into_iter().flatten().flatten().map(|entry| entry.path()) {
+            if let Some(pid) = find_shim(&bundle) {
+                drop(rrun_sys::process::kill(pid.cast_signed(), libc::SIGKILL));
+            }
+            let id = bundle.file_name().expect("a name").to_owned();
+            let mut delete = std::process::Command::new(SHIM);
+            delete.args(["-namespace", "shimtest", "-id"]).arg(id).arg("-bundle").arg(&bundle).arg("delete");
+            delete.stdout(std::process::Stdio::null());
+            if let Err(err) = delete.status() {
+                eprintln!("clean up {}: {err}", bundle.display());
+            }
+        }
+    }
+}
+
 pub async fn wait(task: &Task, exec_id: Option<&str>) -> u32 {
     tokio::time::timeout(Duration::from_secs(30), task.wait(exec_id)).await.expect("the process ends in time").expect("wait").code
 }
@@ -130,7 +150,7 @@ pub fn exec_process(exec_id: &str, args: &[&str], stdio: Stdio, terminal: bool) 
     ExecProcess { exec_id: exec_id.into(), process_json: process_json(args, terminal).to_string().into_bytes(), terminal, stdio }
 }
 
-fn config_json(id: &str, args: &[&str], terminal: bool) -> serde_json::Value {
+fn config_json(cgroup: &str, args: &[&str], terminal: bool) -> serde_json::Value {
     serde_json::json!({
         "ociVersion": "1.0.2",
         "process": process_json(args, terminal),
@@ -142,7 +162,7 @@ fn config_json(id: &str, args: &[&str], terminal: bool) -> serde_json::Value {
             {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
         ],
         "linux": {
-            "cgroupsPath": format!("/shimtest/{id}-{}", std::process::id()),
+            "cgroupsPath": cgroup,
             "namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}],
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
         },
@@ -173,13 +193,15 @@ pub fn memory_kib(pid: u32, field: &str) -> u64 {
 
 /// The serving shim of a bundle.
 pub fn shim_pid(bundle: &Path) -> u32 {
-    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
-        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
-        let same_directory = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == bundle);
-        let is_shim = std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|comm| comm.starts_with("containerd-shim"));
-        if same_directory && is_shim {
-            return pid;
-        }
-    }
-    panic!("no shim in {}", bundle.display());
+    find_shim(bundle).unwrap_or_else(|| panic!("no shim in {}", bundle.display()))
+}
+
+fn find_shim(bundle: &Path) -> Option<u32> {
+    let is_shim = |pid: &u32| {
+        let proc = PathBuf::from(format!("/proc/{pid}"));
+        std::fs::read_link(proc.join("cwd")).is_ok_and(|cwd| cwd == bundle)
+            && std::fs::read_to_string(proc.join("comm")).is_ok_and(|comm| comm.starts_with("containerd-shim"))
+    };
+    let pids = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    pids.into_iter().find(is_shim)
 }
