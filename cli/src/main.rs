@@ -54,7 +54,11 @@ fn run(words: &[String]) -> Result<(), Failure> {
     }
     let rest = globals.args.clone();
     match rest.split_first() {
-        None => output::print(&help::text(root, "", terminal::width())),
+        // On stderr, as docker has it: nothing was asked for that stdout could carry.
+        None => {
+            eprint!("{}", help::text(root, "", terminal::width()));
+            Ok(())
+        }
         Some((word, rest)) if word == "help" => show_help(rest),
         Some(_) => descend(&Cli::new(globals), &rest),
     }

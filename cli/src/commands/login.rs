@@ -5,7 +5,7 @@ use std::io::{BufRead, Read, Write};
 use proto_docker::auth::{AuthConfig, AuthResponse};
 
 use crate::cli::Cli;
-use crate::cmdline::{Args, Command, Flag, Matches, Outcome, leaf, string, switch};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, PROGRAM, leaf, string, switch};
 use crate::config::{ConfigFile, credentials};
 use crate::failure::Failure;
 use crate::{output, terminal};
@@ -76,7 +76,8 @@ fn ask(matches: &Matches, config: &ConfigFile, server: &str) -> Result<AuthConfi
     if username.is_empty() && password.is_empty() {
         let stored = credentials::lookup(config, server);
         if !stored.username.is_empty() && !stored.password.is_empty() {
-            output::line("Authenticating with existing credentials...")?;
+            eprintln!("Authenticating with existing credentials... [Username: {}]\n", stored.username);
+            eprintln!(" Info -> To login with a different account, run '{PROGRAM} logout' followed by '{PROGRAM} login'\n");
             return Ok(stored);
         }
     }
@@ -112,9 +113,6 @@ fn prompt(text: &str, echo: bool) -> Result<String, Failure> {
 fn logout(cli: &Cli, matches: &Matches) -> Outcome {
     let server = server_of(matches);
     let mut config = cli.config_for_writing();
-    if !credentials::is_known(&config, &server) {
-        return output::line(&format!("Not logged in to {server}"));
-    }
     output::line(&format!("Removing login credentials for {server}"))?;
     credentials::erase(&mut config, &server)
 }

@@ -109,11 +109,6 @@ pub fn erase(config: &mut ConfigFile, server: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the file knows of a login at the registry.
-pub fn is_known(config: &ConfigFile, server: &str) -> bool {
-    config.object("auths").is_some_and(|auths| auths.contains_key(server))
-}
-
 fn call_helper(helper: &str, action: &str, input: &str) -> Result<(), Failure> {
     let program = format!("docker-credential-{helper}");
     let problem = |why: String| Failure::message(format!("error {action} credentials - {program}: {why}"));
