@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use prost::{Message, Name};
 use prost_types::Any;
@@ -14,9 +14,9 @@ use rcontainerd_types::{Error, Finding, Result, Severity};
 use crate::bundle::{self, ShimRecord};
 use crate::client::Client;
 use crate::events::{self, EventHub, EventStream};
-use crate::journal;
+use crate::journal::{self, ShimJournal};
 use crate::shim;
-use crate::task::{Link, Task};
+use crate::task::{Link, LinkParts, Registry, Task};
 use crate::types::{CreateTask, ExitStatus, RuntimeOptions, TaskConfig, TaskKey};
 
 /// One per manager; cheap to clone.
@@ -29,7 +29,7 @@ pub struct TaskService {
 struct Inner {
     config: Arc<TaskConfig>,
     hub: Arc<EventHub>,
-    tasks: Mutex<HashMap<TaskKey, Task>>,
+    tasks: Arc<Registry>,
     events: tokio::task::JoinHandle<()>,
 }
 
@@ -53,7 +53,7 @@ impl TaskService {
         }
         let hub = Arc::new(EventHub::new());
         let events = events::serve(&config.state_dir.join("rcontainerd.sock.ttrpc"), &hub)?;
-        Ok(Self { inner: Arc::new(Inner { config: Arc::new(config), hub, tasks: Mutex::default(), events }) })
+        Ok(Self { inner: Arc::new(Inner { config: Arc::new(config), hub, tasks: Arc::default(), events }) })
     }
 
     /// `STATE/tasks/<ns>/<id>`.
@@ -80,12 +80,12 @@ impl TaskService {
         let shim = request.runtime.shim.clone().unwrap_or_else(|| config.shim.clone());
         let journal = journal::follow(&bundle, &request.key.id)?;
         let endpoint = shim::start(config, &shim, &request.key, &bundle).await?;
-        let mut record = ShimRecord::new(shim.clone(), endpoint.socket, endpoint.version);
+        let mut record = ShimRecord::new(shim, endpoint.socket, endpoint.version);
         record.save(&bundle)?;
         let client = Client::connect(&record.socket)
             .await
             .map_err(|err| Error::io(format!("connect to the shim at {}", record.socket.display()), err))?;
-        let link = Link::new(Arc::clone(config), request.key.clone(), bundle.clone(), record.clone(), client, journal);
+        let link = self.link(&request.key, bundle.clone(), record.clone(), client, journal);
         let created: Result<api::CreateTaskResponse> = link.call_slow("Create", &self.create_request(&request, &bundle)).await;
         match created {
             Ok(answer) => {
@@ -100,6 +100,11 @@ impl TaskService {
                 Err(err)
             }
         }
+    }
+
+    fn link(&self, key: &TaskKey, bundle: PathBuf, record: ShimRecord, client: Client, journal: ShimJournal) -> Link {
+        let (config, registry) = (Arc::clone(&self.inner.config), Arc::downgrade(&self.inner.tasks));
+        Link::new(LinkParts { config, registry, key: key.clone(), bundle, record, _journal: journal }, client)
     }
 
     fn create_request(&self, request: &CreateTask, bundle: &std::path::Path) -> api::CreateTaskRequest {
@@ -159,7 +164,7 @@ impl TaskService {
         let Some(record) = ShimRecord::load(&bundle)? else { return Ok(None) };
         let Ok(client) = Client::connect(&record.socket).await else { return Ok(None) };
         let journal = journal::follow(&bundle, &key.id)?;
-        let link = Link::new(Arc::clone(&self.inner.config), key.clone(), bundle, record, client, journal);
+        let link = self.link(key, bundle, record, client, journal);
         let request = api::StateRequest { id: key.id.clone(), exec_id: String::new() };
         let state: api::StateResponse = match link.call("State", &request).await {
             Ok(state) => state,
@@ -219,7 +224,7 @@ impl TaskService {
     }
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, HashMap<TaskKey, Task>> {
-        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.tasks.lock()
     }
 }
 

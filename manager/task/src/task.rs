@@ -2,8 +2,9 @@
 //!
 //! `exec_id: None` means the main process everywhere.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prost::{Message, Name};
@@ -32,20 +33,46 @@ pub struct Task {
     pid: u32,
 }
 
+/// The tasks that a service knows; a task takes itself out when it is deleted.
+#[derive(Debug, Default)]
+pub struct Registry(Mutex<HashMap<TaskKey, Task>>);
+
+impl Registry {
+    pub fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TaskKey, Task>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The way to a shim; connects anew when the connection breaks but the shim lives.
 #[derive(Debug)]
 pub struct Link {
-    config: Arc<TaskConfig>,
-    key: TaskKey,
-    bundle: PathBuf,
-    record: ShimRecord,
+    parts: LinkParts,
     client: Mutex<Arc<Client>>,
-    _journal: ShimJournal,
+}
+
+/// What a link is made of.
+#[derive(Debug)]
+pub struct LinkParts {
+    pub config: Arc<TaskConfig>,
+    pub registry: Weak<Registry>,
+    pub key: TaskKey,
+    pub bundle: PathBuf,
+    pub record: ShimRecord,
+    /// Held for as long as someone talks to the shim.
+    pub _journal: ShimJournal,
+}
+
+impl std::ops::Deref for Link {
+    type Target = LinkParts;
+
+    fn deref(&self) -> &LinkParts {
+        &self.parts
+    }
 }
 
 impl Link {
-    pub fn new(config: Arc<TaskConfig>, key: TaskKey, bundle: PathBuf, record: ShimRecord, client: Client, journal: ShimJournal) -> Self {
-        Self { config, key, bundle, record, client: Mutex::new(Arc::new(client)), _journal: journal }
+    pub fn new(parts: LinkParts, client: Client) -> Self {
+        Self { parts, client: Mutex::new(Arc::new(client)) }
     }
 
     /// # Errors
@@ -175,6 +202,9 @@ impl Task {
         let answer: api::DeleteResponse = self.link.call_slow("Delete", &request).await?;
         if exec_id.is_none() {
             self.link.abandon().await;
+            if let Some(registry) = self.link.registry.upgrade() {
+                registry.lock().remove(&self.link.key);
+            }
             bundle::remove(&self.link.bundle)?;
         }
         Ok(exit_status(answer.exit_status, answer.exited_at))

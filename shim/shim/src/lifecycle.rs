@@ -189,6 +189,10 @@ impl Server {
             self.reply(waiter, Ok(wait_response(exit).encode_to_vec()));
         }
         if ran {
+            // An OOM kill is told before the end that it caused.
+            if let Ok(number) = self.container(id).map(|container| container.number) {
+                self.oom(number);
+            }
             let process_id = if exec_id.is_empty() { id } else { exec_id };
             let event = TaskExit {
                 container_id: id.to_owned(),

@@ -23,8 +23,8 @@ use crate::task::Container;
 
 /// One read; also Docker's piece size, so that a full read of a long line is one record.
 const BUFFER: usize = 16 * 1024;
-/// How long events may delay the end after `Shutdown`.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long events and unread output may delay the end after `Shutdown`.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// What the shim was started with.
 #[derive(Debug)]
@@ -115,13 +115,15 @@ impl Server {
     fn may_end(&self) -> bool {
         self.stopping.is_some_and(|since| {
             let flushed = self.connections.values().all(|connection| !connection.wants_write());
-            since.elapsed() >= FAREWELL || (flushed && self.publisher.is_idle() && self.sinks.values().all(Sink::is_done))
+            let told = flushed && self.publisher.is_idle() && self.relays.is_empty();
+            // Attached clients have their own limit of patience.
+            self.sinks.values().all(Sink::is_done) && (told || since.elapsed() >= FAREWELL)
         })
     }
 
     fn deadline(&self) -> Option<Instant> {
         let sinks = self.sinks.values().filter_map(Sink::deadline);
-        let farewell = self.stopping.map(|since| since + FAREWELL);
+        let farewell = self.stopping.map(|since| since + FAREWELL).filter(|&end| end > Instant::now());
         sinks.chain(self.publisher.deadline()).chain(farewell).min()
     }
 

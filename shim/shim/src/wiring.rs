@@ -181,10 +181,16 @@ impl Server {
         }
     }
 
-    /// Ends all copying for a process.
+    /// Ends all copying for a process; output that its reader has not taken yet still goes out.
     pub fn unwire(&mut self, io: &ProcessIo) {
-        for &number in io.outputs.iter().chain(&io.stdin) {
+        if let Some(number) = io.stdin {
             self.close_relay(number);
+        }
+        for &number in &io.outputs {
+            if let Some(relay) = self.relays.get_mut(&number) {
+                relay.close_when_dry();
+            }
+            self.turn_relay(number, true);
         }
         if let Some(number) = io.sink {
             let result = self.sinks.get_mut(&number).map(|sink| sink.close_outputs(&mut self.poller));

@@ -155,6 +155,26 @@ async fn a_daemon_that_an_exec_leaves_behind_does_not_hold_back_its_exit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn output_that_nobody_has_read_yet_survives_the_delete_of_its_exec() {
+    let host = Host::new().await;
+    let task = host.create("a", "sleep 100", host.log_stdio("a"), false).await;
+    task.start(None).await.expect("start");
+    let (mut fifos, mut pipes) = host.fifos("e", false);
+    task.exec(exec_process("e", &["head", "-c", "120000", "/dev/zero"], fifos.stdio().clone(), false)).await.expect("exec");
+    task.start(Some("e")).await.expect("start");
+    fifos.release();
+    // Twice a pipe's capacity, less a little: the process ends though nobody reads.
+    assert_eq!(wait(&task, Some("e")).await, 0);
+    task.delete(Some("e")).await.expect("delete");
+    assert_eq!(read_all(pipes.stdout.as_mut().expect("stdout")).await.len(), 120_000);
+    assert!(host.tasks.get(task.key()).is_some());
+    task.kill(None, 9, false).await.expect("kill");
+    wait(&task, None).await;
+    task.delete(None).await.expect("delete");
+    assert!(host.tasks.get(&host.key("a")).is_none(), "a deleted task is forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_shim_is_driven_alike() {
     let shim = std::path::Path::new("/usr/bin/containerd-shim-runc-v2");
     if !shim.exists() {

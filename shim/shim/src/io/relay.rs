@@ -17,6 +17,8 @@ pub struct Relay {
     pub keep: Option<OwnedFd>,
     pending: Vec<u8>,
     watched: Watched,
+    /// Ends as soon as the source is dry, without waiting for its end.
+    closing: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +41,7 @@ pub enum Progress {
 impl Relay {
     /// Both descriptors must be non-blocking, or regular files.
     pub fn new(id: u64, from: OwnedFd, to: OwnedFd, keep: Option<OwnedFd>) -> Self {
-        Self { id, from, to, keep, pending: Vec::new(), watched: Watched::Nothing }
+        Self { id, from, to, keep, pending: Vec::new(), watched: Watched::Nothing, closing: false }
     }
 
     /// Copies what can be copied now and registers for the rest. `until_dry`: without regard for fairness, since the process has ended.
@@ -57,11 +59,17 @@ impl Relay {
                 // EIO: the last slave end of a terminal has been closed.
                 Ok(0) | Err(Errno::IO) => return Ok(Progress::Ended),
                 Ok(n) => self.deliver(&buffer[..n])?,
+                Err(Errno::AGAIN) if self.closing => return Ok(Progress::Ended),
                 Err(Errno::AGAIN) => return self.watch_from(poller),
                 Err(Errno::INTR) => {}
                 Err(err) => return Err(err.into()),
             }
         }
+    }
+
+    /// The process is gone: what it wrote is still delivered, what a daemon of its may write later is not.
+    pub fn close_when_dry(&mut self) {
+        self.closing = true;
     }
 
     fn deliver(&mut self, mut bytes: &[u8]) -> io::Result<()> {
