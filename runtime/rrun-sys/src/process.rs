@@ -107,6 +107,13 @@ pub fn is_open(fd: i32) -> bool {
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
 }
 
+/// Closes a descriptor in a child made by [`clone3`], where the parent's owner of it is never dropped: what the description
+/// holds (a flock(2)) ends with the parent then, not with the child.
+pub fn close_in_child(fd: BorrowedFd<'_>) {
+    // SAFETY: the child's copy of the owner never runs again (the child leaves by exec or exit_now), so nothing closes it twice.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Takes over an inherited descriptor (from LISTEN_FDS or a caller's agreement): it is closed on drop from now on.
 pub fn adopt_fd(fd: i32) -> Result<OwnedFd> {
     if !is_open(fd) {

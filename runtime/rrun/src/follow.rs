@@ -147,7 +147,7 @@ impl Drop for RawTerminal {
     fn drop(&mut self) {
         if let Some(saved) = &self.0 {
             // Nothing more can be done for a terminal that is gone.
-            drop(tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, saved));
+            tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, saved).unwrap_or_default();
         }
     }
 }

@@ -45,6 +45,7 @@ fn cached(slot: &mut Option<OwnedFd>, make: impl FnOnce() -> Result<OwnedFd>) ->
 
 fn empty_directory() -> Result<OwnedFd> {
     let context = mount::fsopen("tmpfs")?;
+    mount::fsconfig_string(&context, "source", "tmpfs")?;
     mount::fsconfig_string(&context, "nr_inodes", "2")?;
     mount::fsconfig_string(&context, "nr_blocks", "1")?;
     mount::fsconfig_create(&context)?;

@@ -139,7 +139,7 @@ fn make<'a>(entry: &'a Entry, request: &CreateRequest, decided: &Decided<'_>, un
         Some((p.listener_path.clone()?, metadata.to_string().into_bytes()))
     });
     let in_cgroup = cgroup.as_ref().and_then(Cgroup::unified_fd);
-    let spawn = Request { spawn: &decided.plan.spawn, steps: &decided.plan.steps, cgroup: in_cgroup, container: None };
+    let spawn = Request { spawn: &decided.plan.spawn, steps: &decided.plan.steps, cgroup: in_cgroup, container: None, lock: entry.dir.as_fd() };
     let spawned = parent::spawn(&spawn, |channel| Child {
         channel,
         start_socket,

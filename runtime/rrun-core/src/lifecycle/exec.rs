@@ -65,10 +65,11 @@ pub fn exec(store: &Store, entry: &Entry, request: &ExecRequest) -> Result<Execu
     let planned = plan_process(&request.process, available, &mut warnings);
     warnings.iter().for_each(|w| log::warn(w));
     process::set_umask(0);
-    start(&state, request, &planned, filter, &container)
+    start(entry, &state, request, &planned, filter, &container)
 }
 
 fn start(
+    entry: &Entry,
     state: &State,
     request: &ExecRequest,
     planned: &crate::plan::ProcessPlan,
@@ -95,6 +96,7 @@ fn start(
             steps: &steps,
             cgroup: cgroup.as_ref().and_then(Cgroup::unified_fd),
             container: in_pid_namespace.then(|| container.as_fd()),
+            lock: entry.dir.as_fd(),
         },
         |channel| Child {
             channel,

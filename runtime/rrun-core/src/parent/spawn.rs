@@ -21,6 +21,8 @@ pub struct Request<'a> {
     pub cgroup: Option<BorrowedFd<'a>>,
     /// A pid namespace that is given as a descriptor (exec), instead of `spawn.join_pid`.
     pub container: Option<BorrowedFd<'a>>,
+    /// The container's locked directory: the lock must end with this process, not with the container.
+    pub lock: BorrowedFd<'a>,
 }
 
 /// Makes the process. `child` gets the channel's other end; everything in it stays closed to the container's program.
@@ -35,6 +37,7 @@ pub fn spawn(request: &Request<'_>, child: impl FnOnce(std::os::fd::OwnedFd) -> 
     match cloned {
         Cloned::Child => {
             drop(ours);
+            process::close_in_child(request.lock);
             init::run(child, request.steps)
         }
         Cloned::Parent { pid, pidfd } => {
