@@ -15,12 +15,11 @@ use crate::wiring::pipe;
 
 impl Server {
     /// Starts the program; gives the writing ends for stdout and stderr.
-    pub fn wire_binary(&mut self, program: &Path, args: &[String], owner: (u32, u32)) -> io::Result<(OwnedFd, OwnedFd)> {
+    pub fn wire_binary(&self, container_id: &str, program: &Path, args: &[String], owner: (u32, u32)) -> io::Result<(OwnedFd, OwnedFd)> {
         let (out_read, out_write) = pipe(owner)?;
         let (err_read, err_write) = pipe(owner)?;
         let (_, ready_write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
         let mut command = Command::new(program);
-        let container_id = self.containers.keys().next_back().cloned().unwrap_or_default();
         command.args(args).env("CONTAINER_ID", container_id).env("CONTAINER_NAMESPACE", &self.setup.namespace);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         spawn_with(&mut command, [&out_read, &err_read, &ready_write])?;

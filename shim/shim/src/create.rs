@@ -42,6 +42,7 @@ impl Server {
 
     fn new_container(&mut self, request: &api::CreateTaskRequest, bundle: PathBuf, runtime: Runtime, io_owner: (u32, u32)) -> Container {
         let stdio = StdioSpec {
+            container_id: request.id.clone(),
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),

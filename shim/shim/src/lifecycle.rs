@@ -87,7 +87,9 @@ impl Server {
         if container.init.phase == Phase::Stopped {
             return Err(Status::precondition(format!("container {} is not running", request.id)));
         }
-        let stdio = StdioSpec { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
+        let container_id = request.id.clone();
+        let stdio =
+            StdioSpec { container_id, stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
         let mut process = Process::new(&request.exec_id, stdio);
         process.spec = request.spec.map(|any| any.value).unwrap_or_default();
         container.execs.insert(request.exec_id.clone(), process);

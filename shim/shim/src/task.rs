@@ -16,6 +16,8 @@ use crate::runtime::Runtime;
 /// The stdio strings of a request, kept for `State`.
 #[derive(Clone, Debug, Default)]
 pub struct StdioSpec {
+    /// Told to a logging binary.
+    pub container_id: String,
     pub stdin: String,
     pub stdout: String,
     pub stderr: String,

@@ -67,7 +67,7 @@ impl Server {
         let stderr = Target::parse(&stdio.stderr)?;
         // One logging program, and one log, serve both streams.
         if let Target::Binary { program, args } = &stdout {
-            let (ends_out, ends_err) = self.wire_binary(program, args, owner).map_err(failed("logging binary"))?;
+            let (ends_out, ends_err) = self.wire_binary(&stdio.container_id, program, args, owner).map_err(failed("logging binary"))?;
             (ends.stdout, ends.stderr) = (Some(ends_out), Some(ends_err));
             return Ok(ends);
         }
@@ -105,7 +105,7 @@ impl Server {
         let from = master.try_clone().map_err(failed("terminal"))?;
         match Target::parse(&stdio.stdout)? {
             Target::Binary { program, args } => {
-                let (to, _) = self.wire_binary(&program, &args, (0, 0)).map_err(failed("logging binary"))?;
+                let (to, _) = self.wire_binary(&stdio.container_id, &program, &args, (0, 0)).map_err(failed("logging binary"))?;
                 set_nonblocking(&to).map_err(failed("logging binary"))?;
                 io.outputs.push(self.relay(from, to, None));
                 Ok(())

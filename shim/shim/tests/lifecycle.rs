@@ -190,3 +190,42 @@ async fn pause_stops_and_resume_goes_on_and_pids_and_stats_are_told() {
     wait(&task, None).await;
     task.delete(None).await.expect("delete");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_to_a_file_is_appended() {
+    let host = Host::new().await;
+    let (out, err) = (host.dir.path().join("out"), host.dir.path().join("err"));
+    std::fs::write(&out, "before\n").expect("write");
+    let uri = |path: &std::path::Path| format!("file://{}", path.display());
+    let stdio = Stdio { stdin: String::new(), stdout: uri(&out), stderr: uri(&err) };
+    let task = host.create("a", "echo after; echo e >&2", stdio, false).await;
+    task.start(None).await.expect("start");
+    assert_eq!(wait(&task, None).await, 0);
+    assert_eq!(std::fs::read_to_string(&out).expect("out"), "before\nafter\n");
+    assert_eq!(std::fs::read_to_string(&err).expect("err"), "e\n");
+    task.delete(None).await.expect("delete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logging_binary_gets_both_streams_and_the_names() {
+    use std::os::unix::fs::PermissionsExt;
+    let host = Host::new().await;
+    let (program, out) = (host.dir.path().join("logger"), host.dir.path().join("logged"));
+    let script = "#!/bin/sh\nexec 5>&-\ncat <&3 >\"$2.out\" &\ncat <&4 >\"$2.err\"\nwait\necho $CONTAINER_NAMESPACE $CONTAINER_ID $1 >\"$2.tmp\"\nmv \"$2.tmp\" \"$2\"\n";
+    std::fs::write(&program, script).expect("script");
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    let uri = format!("binary://{}?to={}", program.display(), out.display());
+    let stdio = Stdio { stdin: String::new(), stdout: uri.clone(), stderr: uri };
+    let task = host.create("a", "echo one; echo two >&2", stdio, false).await;
+    task.start(None).await.expect("start");
+    assert_eq!(wait(&task, None).await, 0);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !out.exists() {
+        assert!(std::time::Instant::now() < deadline, "the logger saw no end of file");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(std::fs::read_to_string(&out).expect("names"), "shimtest a to\n");
+    assert_eq!(std::fs::read_to_string(out.with_extension("out")).expect("out"), "one\n");
+    assert_eq!(std::fs::read_to_string(out.with_extension("err")).expect("err"), "two\n");
+    task.delete(None).await.expect("delete");
+}
