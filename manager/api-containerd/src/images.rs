@@ -4,10 +4,10 @@ use proto_containerd::services::images::v1 as api;
 use proto_containerd::services::images::v1::images_server::Images;
 use rcontainerd_core::primitives::store::records::ImageRecord;
 use rcontainerd_types::{Error, Result};
-use tonic::Request;
+use tonic::{Request, Response};
 
 use crate::Service;
-use crate::convert::{Answer, answer, from_wire, labels, masked_labels, namespace, timestamp, to_wire, wire_labels};
+use crate::convert::{Answer, answer, blocking, from_wire, labels, masked_labels, namespace, timestamp, to_wire, wire_labels};
 use crate::filter::{self, Filters};
 
 fn wire(record: ImageRecord) -> api::Image {
@@ -83,10 +83,11 @@ impl Images for Service {
         .await
     }
 
-    /// Takes the name; what then nobody needs is collected later.
+    /// Takes the name, then what nobody needs any more.
     async fn delete(&self, request: Request<api::DeleteImageRequest>) -> Answer<()> {
         let images = self.core.store.images(&namespace(&request)?);
-        let name = request.into_inner().name;
-        answer(move || images.delete(&name)).await
+        let request = request.into_inner();
+        blocking(move || images.delete(&request.name)).await?;
+        self.collect(request.sync).await.map(Response::new)
     }
 }

@@ -5,10 +5,10 @@ use proto_containerd::services::leases::v1 as api;
 use proto_containerd::services::leases::v1::leases_server::Leases;
 use rcontainerd_core::primitives::store::records::{LeaseRecord, Resource};
 use rcontainerd_types::{Error, Result, id};
-use tonic::Request;
+use tonic::{Request, Response};
 
 use crate::Service;
-use crate::convert::{Answer, answer, digest, labels, namespace, timestamp, wire_labels};
+use crate::convert::{Answer, answer, blocking, digest, labels, namespace, timestamp, wire_labels};
 use crate::filter::{self, Filters};
 
 /// containerd's label for the moment from which a lease no longer counts.
@@ -49,7 +49,9 @@ impl Leases for Service {
 
     async fn delete(&self, request: Request<api::DeleteRequest>) -> Answer<()> {
         let leases = self.core.store.leases(&namespace(&request)?);
-        answer(move || leases.delete(&request.get_ref().id)).await
+        let request = request.into_inner();
+        blocking(move || leases.delete(&request.id)).await?;
+        self.collect(request.sync).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<api::ListRequest>) -> Answer<api::ListResponse> {

@@ -19,6 +19,7 @@ mod write;
 
 use proto_containerd::services;
 use rcontainerd_core::Core;
+use rcontainerd_core::primitives::store::gc::GcOptions;
 use tonic::service::{Routes, RoutesBuilder};
 
 /// Largest message that we take, in bytes: a content write of ctr has 1 MiB of data.
@@ -46,4 +47,23 @@ pub fn router(core: Core) -> Routes {
 #[derive(Clone)]
 struct Service {
     core: Core,
+}
+
+impl Service {
+    /// Lets go of what a deletion left unreferenced: at once for a client that waits for it, else in the background. What is younger than
+    /// the store's grace period stays.
+    async fn collect(&self, sync: bool) -> Result<(), tonic::Status> {
+        let store = self.core.store.clone();
+        let collected = tokio::task::spawn_blocking(move || {
+            let collected = store.gc(&GcOptions::default());
+            if let Err(err) = &collected {
+                tracing::warn!(error = %err, "garbage collection after a deletion");
+            }
+            collected.map(drop)
+        });
+        match sync {
+            true => collected.await.map_err(|err| tonic::Status::internal(err.to_string()))?.map_err(convert::status),
+            false => Ok(()),
+        }
+    }
 }

@@ -133,3 +133,49 @@ impl Writing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(action: WriteAction, offset: i64, data: &[u8]) -> WriteContentRequest {
+        WriteContentRequest { action: action.into(), r#ref: "ref".into(), offset, data: data.to_vec(), ..WriteContentRequest::default() }
+    }
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().expect("directory");
+        let store = Store::open(dir.path()).expect("store");
+        (dir, store)
+    }
+
+    #[test]
+    fn a_write_goes_on_after_the_client_was_away_and_its_lease_holds_the_blob() {
+        let (_dir, store) = store();
+        store.leases("x").create("l", Default::default(), None).expect("lease");
+        let (first, answer) = Writing::new(store.clone(), "x".into(), None).take(message(WriteAction::Write, 0, b"hel"));
+        assert_eq!(answer.expect("write").offset, 3);
+        drop(first);
+
+        let second = Writing::new(store.clone(), "x".into(), Some("l".into()));
+        let (second, answer) = second.take(message(WriteAction::Stat, 0, b""));
+        assert_eq!(answer.expect("stat").offset, 3);
+        let (second, answer) = second.take(message(WriteAction::Write, 7, b"lo"));
+        assert_eq!(answer.expect_err("a hole").kind(), ErrorKind::InvalidArgument);
+        let digest = Digest::sha256(b"hello");
+        let commit = WriteContentRequest { expected: digest.to_string(), total: 5, ..message(WriteAction::Commit, 3, b"lo") };
+        assert_eq!(second.take(commit.clone()).1.expect("commit").digest, digest.to_string());
+        assert_eq!(store.content("x").read(&digest, 100).expect("read"), b"hello");
+        assert_eq!(store.leases("x").get("l").expect("lease").content, [digest]);
+        let again = Writing::new(store, "x".into(), None).take(commit).1;
+        assert_eq!(again.expect_err("it is here").kind(), ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn what_is_not_what_was_promised_is_not_kept() {
+        let (_dir, store) = store();
+        let commit = WriteContentRequest { expected: Digest::sha256(b"x").to_string(), ..message(WriteAction::Commit, 0, b"y") };
+        let err = Writing::new(store.clone(), "x".into(), None).take(commit).1.expect_err("refused");
+        assert_eq!(err.kind(), ErrorKind::Conflict);
+        assert!(store.content("x").list().expect("list").is_empty() && store.content("x").ingests().expect("ingests").is_empty());
+    }
+}

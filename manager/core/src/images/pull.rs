@@ -82,7 +82,7 @@ impl Puller {
         let found = self.find(&repository, &reference, &platform).await?;
         self.feed.send(PullEvent::Started { reference: reference.clone() });
         let lease = Lease::take(&self.state, &self.namespace, &found).await?;
-        let brought = self.bring(&repository, &reference, request.platform.as_ref(), &found).await;
+        let brought = self.bring(&repository, &reference, request.platform.as_ref(), &found, &lease).await;
         lease.release().await?;
         let pulled = brought?;
         Ok(self.finish(reference, pulled))
@@ -143,7 +143,14 @@ impl Puller {
         Err(Error::invalid(format!("invalid image {}: indexes are nested more than {INDEX_DEPTH_MAX} deep", reference.familiar())))
     }
 
-    async fn bring(&self, repository: &Repository, reference: &Reference, wanted: Option<&Platform>, found: &Found) -> Result<PulledImage> {
+    async fn bring(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        wanted: Option<&Platform>,
+        found: &Found,
+        lease: &Lease,
+    ) -> Result<PulledImage> {
         let fetch = Fetch { state: &self.state, namespace: &self.namespace, repository, feed: &self.feed, cancel: &self.cancel };
         let file = self.config(&fetch, &found.manifest.config).await?;
         if let Some(wanted) = wanted.filter(|wanted| !wanted.matches(&file.platform())) {
@@ -153,6 +160,7 @@ impl Puller {
             )));
         }
         let row = document::image_row(&found.descriptor, &found.manifest, &file)?;
+        lease.hold_layers(&row).await?;
         fetch::layers(&fetch, &row).await?;
         self.commit(reference, found, row).await
     }
@@ -250,6 +258,23 @@ impl Lease {
         let lease = Self { state: Arc::clone(state), namespace: namespace.clone(), id: lease_id };
         blocking(move || shared.store.metadata().write(|tx| tx.put(LEASES, &key(&namespace, &record.id), &record))).await?;
         Ok(lease)
+    }
+
+    /// The names that the layers will have once unpacked, known when the config is.
+    async fn hold_layers(&self, row: &ImageRow) -> Result<()> {
+        let (state, namespace, id) = (Arc::clone(&self.state), self.namespace.clone(), self.id.clone());
+        let chain: Vec<String> = row.layers.iter().map(|layer| layer.chain_id.to_string()).collect();
+        blocking(move || {
+            let snapshotter = state.store.snapshots(&namespace).name().to_owned();
+            state.store.metadata().write(|tx| {
+                let key = key(&namespace, &id);
+                let held = tx.get(LEASES, &key)?;
+                let mut record = held.ok_or_else(|| Error::internal(format!("lease {id:?} of a pull is gone")))?;
+                record.snapshots.insert(snapshotter, chain);
+                tx.put(LEASES, &key, &record)
+            })
+        })
+        .await
     }
 
     async fn release(mut self) -> Result<()> {

@@ -40,6 +40,7 @@ impl Reply {
     }
 
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better without borrows")]
     pub fn header(mut self, name: &str, value: impl ToString) -> Self {
         self.headers.push((name.to_owned(), value.to_string()));
         self
@@ -86,6 +87,7 @@ fn serve(stream: &TcpStream, record: &Mutex<Vec<Request>>, answer: &dyn Fn(&Requ
     // A client that has hung up is part of many tests.
     if respond(stream, &request, &reply).is_ok() {
         if let Some(stall) = reply.stall {
+            #[expect(clippy::disallowed_methods, reason = "the silence is what the test is about")]
             std::thread::sleep(stall);
         }
         stream.shutdown(Shutdown::Both).unwrap_or_default();

@@ -116,6 +116,7 @@ fn tls_section(dir: &Path) -> String {
 }
 
 /// Starts it on a port of the kernel's choice, which its log tells.
+#[expect(clippy::zombie_processes, reason = "the caller's Drop waits for it")]
 fn spawn(config: &Path) -> (Child, String) {
     let mut command = Command::new("docker-registry");
     command.arg("serve").arg(config).env("OTEL_TRACES_EXPORTER", "none").stdout(Stdio::null()).stderr(Stdio::piped());
