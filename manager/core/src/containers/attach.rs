@@ -48,7 +48,7 @@ async fn live(
 ) -> Result<(OutputStream, Option<InputWriter>)> {
     let with_input = command.stdin && container.config.open_stdin;
     let fifo = engine.run_dir(&entry.id).join(start::STDIN_FIFO);
-    let closes = container.config.stdin_once;
+    let closes = closes_stdin(container);
     match entry.live() {
         Some(live) => {
             let output = AttachStream::connect(&engine.run_dir(&entry.id).join(start::OUTPUT_SOCKET)).await?;
@@ -61,6 +61,11 @@ async fn live(
     }
 }
 
+/// Whether the process sees end of file when this client goes: never on a terminal, which others may attach to after a detach.
+fn closes_stdin(container: &Container) -> bool {
+    container.config.stdin_once && !container.config.tty
+}
+
 /// The streams begin with the start; they end at once if the container is removed or its start fails.
 fn before_start(
     entry: &Arc<Entry>,
@@ -69,7 +74,7 @@ fn before_start(
     fifo: Option<std::path::PathBuf>,
 ) -> (OutputStream, Option<InputWriter>) {
     let (output, receiver) = oneshot::channel::<AttachStream>();
-    let (tty, closes) = (container.config.tty, container.config.stdin_once);
+    let (tty, closes) = (container.config.tty, closes_stdin(container));
     let (task, task_receiver) = oneshot::channel::<Task>();
     entry.add_pending(Pending { output, task });
     let command = command.clone();
