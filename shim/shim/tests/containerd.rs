@@ -37,7 +37,6 @@ impl Containerd {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !containerd.ctr(&["version"]).status.success() {
             assert!(Instant::now() < deadline, "containerd did not start");
-            std::thread::sleep(Duration::from_millis(100));
         }
         containerd
     }
