@@ -53,7 +53,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     show(matches, async |name| {
         for kind in &kinds {
             match fetch(cli, *kind, name, matches).await {
-                Err(Lookup::Refused(error)) if kinds.len() > 1 && (error.is_not_found() || is_no_name(&error)) => {}
+                Err(Lookup::Refused(error)) if kinds.len() > 1 && (error.is_not_found() || is_no_name(*kind, &error)) => {}
                 other => return other.map_err(Lookup::into_failure),
             }
         }
@@ -62,9 +62,9 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     .await
 }
 
-/// Names that one kind of thing cannot have may be another's.
-fn is_no_name(error: &ApiError) -> bool {
-    matches!(error, ApiError::Daemon { status: 400, .. })
+/// A text that cannot be an image's name may be another thing's. A container's 400 is an ambiguous prefix, which is told.
+fn is_no_name(kind: Kind, error: &ApiError) -> bool {
+    kind != Kind::Container && matches!(error, ApiError::Daemon { status: 400, .. })
 }
 
 /// An `inspect` for one kind of thing.

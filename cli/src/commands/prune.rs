@@ -130,7 +130,11 @@ async fn everything(cli: &Cli, matches: &Matches) -> Outcome {
     }
     let mut total = 0;
     for what in chosen {
-        let (bytes, text) = prune(cli, matches, what, all && what != What::Volumes).await?;
+        let (bytes, text) = match prune(cli, matches, what, all && what != What::Volumes).await {
+            // What an engine does not have needs no pruning.
+            Err(Problem::NotImplemented(_)) => continue,
+            other => other?,
+        };
         total += bytes;
         if !text.is_empty() {
             output::line(&text)?;
@@ -160,7 +164,36 @@ fn warning(chosen: &[What], all: bool, filters: &[String]) -> String {
     text
 }
 
-async fn prune(cli: &Cli, matches: &Matches, what: What, all: bool) -> Result<Pruned, Failure> {
+/// Why a prune did nothing.
+enum Problem {
+    NotImplemented(Failure),
+    Failed(Failure),
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Daemon { status: 501, .. } => Self::NotImplemented(error.into()),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::NotImplemented(failure) | Problem::Failed(failure) => failure,
+        }
+    }
+}
+
+async fn prune(cli: &Cli, matches: &Matches, what: What, all: bool) -> Result<Pruned, Problem> {
     let client = cli.client()?;
     let mut wanted = matches.list_owned("filter");
     if what == What::Images {
@@ -196,7 +229,7 @@ async fn prune(cli: &Cli, matches: &Matches, what: What, all: bool) -> Result<Pr
 }
 
 /// An engine that does not build has no cache to prune.
-fn build_cache(answer: Result<Value, ApiError>) -> Result<Pruned, Failure> {
+fn build_cache(answer: Result<Value, ApiError>) -> Result<Pruned, Problem> {
     match answer {
         Ok(done) => {
             let caches = done["CachesDeleted"].as_array().map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect());

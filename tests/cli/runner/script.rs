@@ -48,8 +48,8 @@ pub struct Step {
     pub status: Vec<i32>,
 }
 
-/// Reads a file for one client.
-pub fn read(path: &Path, client: Client) -> Vec<Step> {
+/// Reads a file for one client; steps that only another engine can do are `Later` with ours.
+pub fn read(path: &Path, client: Client, other_engine: bool) -> Vec<Step> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|err| panic!("{}: {err}", path.display()));
     let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let mut steps: Vec<Step> = Vec::new();
@@ -58,7 +58,7 @@ pub fn read(path: &Path, client: Client) -> Vec<Step> {
         if line.starts_with('#') || line.is_empty() {
             continue;
         }
-        if let Some((kind, command)) = opening(line) {
+        if let Some((kind, command)) = opening(line, other_engine) {
             steps.push(Step { place, command: command.to_owned(), kind, stdout: Vec::new(), stderr: Vec::new(), status: vec![0] });
             continue;
         }
@@ -69,7 +69,7 @@ pub fn read(path: &Path, client: Client) -> Vec<Step> {
     steps
 }
 
-fn opening(line: &str) -> Option<(Kind, &str)> {
+fn opening(line: &str, other_engine: bool) -> Option<(Kind, &str)> {
     if let Some(command) = line.strip_prefix("% ") {
         return Some((Kind::Prepare, command));
     }
@@ -80,7 +80,8 @@ fn opening(line: &str) -> Option<(Kind, &str)> {
         return Some((Kind::Terminal(Vec::new()), command));
     }
     let (mark, command) = line.strip_prefix('[')?.split_once("] $ ")?;
-    (mark.len() == 1).then_some((Kind::Later, command))
+    let kind = if mark == "e" && other_engine { Kind::Pipes } else { Kind::Later };
+    (mark.len() == 1).then_some((kind, command))
 }
 
 /// The line without its `{28,20}`, or nothing if it is for other clients.

@@ -61,16 +61,16 @@ const GO_DIR: u32 = 1 << 31;
 const GO_SYMLINK: u32 = 1 << 27;
 
 async fn stat(client: &Client, name: &str, path: &str) -> Result<PathStat, ApiError> {
-    let response = client.head(format!("/containers/{}/archive", path_segment(name))).query("path", path).send().await.map_err(
-        |error| match error {
-            // A HEAD has no body to say what is wrong.
-            ApiError::Daemon { status: 404, .. } => {
-                ApiError::Daemon { status: 404, message: format!("Could not find the file {path} in container {name}") }
-            }
-            other => other,
-        },
-    )?;
-    stat_of(&response)
+    let place = format!("/containers/{}/archive", path_segment(name));
+    match client.head(&place).query("path", path).send().await {
+        Ok(response) => stat_of(&response),
+        // A HEAD has no body to say what is wrong.
+        Err(ApiError::Daemon { status: 404, .. }) => {
+            Err(ApiError::Daemon { status: 404, message: format!("Could not find the file {path} in container {name}") })
+        }
+        Err(error @ ApiError::Daemon { .. }) => Err(client.get(place).query("path", path).send().await.err().unwrap_or(error)),
+        Err(error) => Err(error),
+    }
 }
 
 fn stat_of(response: &http::Response<hyper::body::Incoming>) -> Result<PathStat, ApiError> {
