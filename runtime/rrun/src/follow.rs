@@ -122,7 +122,9 @@ fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> bool {
 
 fn copy_size(master: BorrowedFd<'_>) {
     // No terminal of our own has no size; then the container's stays as it is.
-    if let Ok((rows, columns)) = tty::size(rustix::stdio::stdin()) {
+    if let Ok((rows, columns)) = tty::size(rustix::stdio::stdin())
+        && (rows, columns) != (0, 0)
+    {
         drop(tty::set_size(master, rows, columns));
     }
 }

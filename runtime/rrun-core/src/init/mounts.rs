@@ -38,7 +38,12 @@ fn private_parent(path: &Path) -> Result<()> {
 pub fn mount(root: &OwnedFd, step: &MountStep) -> Result<()> {
     match &step.what {
         What::Bind { source, recursive } => bind(root, step, source, *recursive),
-        What::New { fstype, source, data, copy_up } => new_filesystem(root, step, (fstype, source, data), *copy_up),
+        What::New { fstype, source, data, copy_up } => match new_filesystem(root, step, (fstype, source, data), *copy_up) {
+            // sysfs shows the network namespace, and only its owner may mount it: a user namespace in a joined network
+            // namespace is none. The host's is the next best thing, read-only or not as asked.
+            Err(e) if fstype == "sysfs" && e.errno() == Some(libc::EPERM) => bind(root, step, Path::new("/sys"), true),
+            done => done,
+        },
         What::Reattribute => {
             let place = fs::open_in_root(root, &step.destination, OFlags::PATH)?;
             Ok(set_attrs(&place, step)?)

@@ -1,0 +1,340 @@
+//! The real binary, as root, on bundles made of busybox-static: what it promises, and that nothing stays behind.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+struct Host {
+    dir: tempfile::TempDir,
+    prefix: String,
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+impl Host {
+    fn new(name: &str) -> Host {
+        let dir = tempfile::Builder::new().prefix("rrun-test-").tempdir().unwrap();
+        let bin = dir.path().join("rootfs/bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::copy("/usr/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+        for applet in ["sh", "sleep", "id", "cat", "grep", "true", "ls", "tty", "mkdir"] {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+        let host = Host { dir, prefix: format!("rruntest-{name}-{}", std::process::id()) };
+        assert!(host.rrun(&["spec", "--bundle", host.bundle()]).status.success());
+        host
+    }
+
+    fn bundle(&self) -> &str {
+        self.dir.path().to_str().unwrap()
+    }
+
+    fn id(&self, n: usize) -> String {
+        format!("{}-{n}", self.prefix)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rrun"));
+        command.arg("--root").arg(self.dir.path().join("state")).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn rrun(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Like rrun, for commands that leave a container behind: it would keep pipes open.
+    fn quiet(&self, args: &[&str]) -> bool {
+        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+    }
+
+    fn configure(&self, args: &[&str], change: impl FnOnce(&mut Value)) {
+        let path = self.dir.path().join("config.json");
+        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        config["process"]["terminal"] = false.into();
+        config["process"]["args"] = json!(args);
+        config["linux"]["cgroupsPath"] = json!(format!("/{}", self.prefix));
+        change(&mut config);
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    fn run(&self, args: &[&str], change: impl FnOnce(&mut Value)) -> Output {
+        self.configure(args, change);
+        self.rrun(&["run", &self.id(0)])
+    }
+
+    fn leftovers(&self) -> Vec<PathBuf> {
+        let mut found: Vec<PathBuf> = fs::read_dir(self.dir.path().join("state"))
+            .map(|d| d.map(|e| e.unwrap().path()).filter(|p| !p.ends_with(".seccomp")).collect())
+            .unwrap_or_default();
+        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let path = hierarchy.unwrap().path().join(&self.prefix);
+            found.extend(path.exists().then_some(path));
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        found.extend(mounts.lines().filter(|l| l.contains(self.bundle())).map(PathBuf::from));
+        found
+    }
+
+    fn assert_clean(&self) {
+        assert_eq!(self.leftovers(), Vec::<PathBuf>::new());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for n in 0..3 {
+            self.quiet(&["delete", "--force", &self.id(n)]);
+        }
+    }
+}
+
+#[test]
+fn run_passes_output_and_exit_code_and_leaves_nothing() {
+    let host = Host::new("run");
+    let output = host.run(&["sh", "-c", "echo out; echo err >&2; exit 7"], |_| {});
+    assert_eq!((output.status.code(), output.stdout.as_slice(), output.stderr.as_slice()), (Some(7), &b"out\n"[..], &b"err\n"[..]));
+    host.assert_clean();
+}
+
+#[test]
+fn create_start_exec_kill_delete() {
+    let host = Host::new("cycle");
+    let id = host.id(0);
+    host.configure(&["sleep", "1000"], |_| {});
+    let status = || serde_json::from_slice::<Value>(&host.rrun(&["state", &id]).stdout).unwrap()["status"].clone();
+    assert!(host.quiet(&["create", "--pid-file", "pid", &id]));
+    assert_eq!(status(), "created");
+    assert!(text(&host.rrun(&["run", &id])).contains("container with given ID already exists"));
+    assert!(host.quiet(&["start", &id]));
+    assert_eq!(status(), "running");
+    let twice = host.rrun(&["start", &id]);
+    assert!(text(&twice).contains("cannot start an already running container"), "{}", text(&twice));
+    let exec = host.rrun(&["exec", "-u", "5:6", "-e", "A=b", "--cwd", "/bin", &id, "sh", "-c", "id -u; id -g; echo $A; pwd; exit 9"]);
+    assert_eq!((exec.status.code(), text(&exec).as_str()), (Some(9), "5\n6\nb\n/bin\n"));
+    assert!(host.quiet(&["pause", &id]));
+    assert_eq!(status(), "paused");
+    assert!(!host.quiet(&["exec", &id, "true"]));
+    assert!(host.quiet(&["resume", &id]));
+    assert!(!host.quiet(&["delete", &id]), "a running container is not deleted without force");
+    assert!(host.quiet(&["kill", &id, "KILL"]));
+    assert!(host.quiet(&["delete", "--force", &id]));
+    assert!(text(&host.rrun(&["state", &id])).contains("container does not exist"));
+    host.assert_clean();
+}
+
+#[test]
+fn what_cannot_be_run_is_told_in_the_fields_words_and_leaves_nothing() {
+    let host = Host::new("words");
+    let bin = host.dir.path().join("rootfs/bin");
+    let write = |name: &str, content: &[u8], mode| {
+        fs::write(bin.join(name), content).unwrap();
+        fs::set_permissions(bin.join(name), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    write("garbage", b"\x01\x02\x03\x04", 0o755);
+    write("orphan", b"#!/no/such/interpreter\n", 0o755);
+    write("data", b"", 0o644);
+    let table = [
+        ("nosuch", "exec: \"nosuch\": executable file not found in $PATH"),
+        ("/nosuch", "exec: \"/nosuch\": stat /nosuch: no such file or directory"),
+        ("/bin/data", "exec: \"/bin/data\": permission denied"),
+        ("/bin/garbage", "exec /bin/garbage: exec format error"),
+        ("/bin/orphan", "exec /bin/orphan: no such file or directory"),
+        ("/bin", "exec: \"/bin\": stat /bin: is a directory"),
+    ];
+    for (program, words) in table {
+        let output = host.run(&[program], |_| {});
+        assert_eq!(output.status.code(), Some(1), "{program}");
+        assert!(text(&output).contains("unable to start container process: ") && text(&output).contains(&words.replace('"', "\\\"")), "{}", text(&output));
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn start_tells_why_the_program_cannot_be_run() {
+    let host = Host::new("start");
+    let id = host.id(0);
+    fs::write(host.dir.path().join("rootfs/bin/garbage"), b"\x01").unwrap();
+    fs::set_permissions(host.dir.path().join("rootfs/bin/garbage"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    host.configure(&["/bin/garbage"], |_| {});
+    assert!(host.quiet(&["create", &id]));
+    let output = host.rrun(&["start", &id]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("exec format error"), "{}", text(&output));
+}
+
+#[test]
+fn identity_limits_and_privileges_are_as_configured() {
+    let host = Host::new("identity");
+    let script = "id -u; id -g; id -G; ulimit -n; grep -E 'CapInh|CapEff|CapBnd|NoNewPrivs' /proc/self/status | cat";
+    let output = host.run(&["sh", "-c", script], |c| {
+        c["process"]["user"] = json!({"uid": 5, "gid": 6, "additionalGids": [7]});
+        c["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 400, "hard": 500}]);
+        let kill = json!(["CAP_KILL", "CAP_UNHEARD_OF"]);
+        c["process"]["capabilities"] = json!({"bounding": kill, "effective": kill, "permitted": kill});
+    });
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(out.starts_with("5\n6\n6 7\n400\n"), "{}", text(&output));
+    assert!(out.contains("CapInh:\t0000000000000000") && out.contains("CapBnd:\t0000000000000020") && out.contains("NoNewPrivs:\t1"), "{out}");
+    assert!(text(&output).contains("ignoring unknown capability"));
+    host.assert_clean();
+}
+
+#[test]
+fn a_user_namespace_maps_root() {
+    let host = Host::new("userns");
+    let output = host.run(&["sh", "-c", "id -u; cat /proc/self/uid_map; echo x > /dev/null && echo null-works"], |c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        c["linux"]["uidMappings"] = map.clone();
+        c["linux"]["gidMappings"] = map;
+    });
+    let out = text(&output);
+    assert!(out.starts_with("0\n") && out.contains("100000") && out.contains("null-works"), "{out}");
+    host.assert_clean();
+}
+
+#[test]
+fn a_time_namespace_is_offset_before_anybody_is_in_it() {
+    let host = Host::new("timens");
+    let output = host.run(&["cat", "/proc/uptime"], |c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 50_000_000}});
+    });
+    let uptime: f64 = text(&output).split(' ').next().unwrap().parse().unwrap_or_else(|_| panic!("{}", text(&output)));
+    assert!(uptime >= 50_000_000.0);
+    host.assert_clean();
+}
+
+#[test]
+fn masked_and_readonly_paths_hold() {
+    let host = Host::new("masked");
+    let secret = host.dir.path().join("rootfs/secret");
+    fs::create_dir(&secret).unwrap();
+    fs::write(secret.join("key"), "k").unwrap();
+    fs::write(host.dir.path().join("rootfs/file"), "contents").unwrap();
+    let output = host.run(&["sh", "-c", "ls /secret; cat /file; echo x > /file; cat /file; echo 1 > /proc/sys/kernel/domainname || echo refused"], |c| {
+        c["root"]["readonly"] = false.into();
+        c["linux"]["maskedPaths"] = json!(["/secret", "/file", "/not/there"]);
+    });
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "refused\n", "{}", text(&output));
+    assert_eq!(fs::read_to_string(host.dir.path().join("rootfs/file")).unwrap(), "contents");
+    host.assert_clean();
+}
+
+#[test]
+fn a_mask_over_a_null_device_that_an_image_faked_is_refused() {
+    let host = Host::new("fakenull");
+    fs::create_dir(host.dir.path().join("rootfs/dev")).unwrap();
+    fs::write(host.dir.path().join("rootfs/dev/null"), "").unwrap();
+    let output = host.run(&["true"], |c| {
+        c["mounts"].as_array_mut().unwrap().retain(|m| !m["destination"].as_str().unwrap().starts_with("/dev"));
+    });
+    assert!(!output.status.success() && text(&output).contains("/dev/null"), "{}", text(&output));
+    host.assert_clean();
+}
+
+#[test]
+fn proc_through_a_symlink_of_the_image_is_refused() {
+    let host = Host::new("proclink");
+    fs::create_dir(host.dir.path().join("rootfs/elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", host.dir.path().join("rootfs/proc")).unwrap();
+    let output = host.run(&["true"], |_| {});
+    assert!(text(&output).contains("must be an ordinary directory"), "{}", text(&output));
+    host.assert_clean();
+}
+
+#[test]
+fn a_mount_target_that_is_an_absolute_symlink_stays_inside_the_root() {
+    let host = Host::new("escape");
+    let outside = host.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::create_dir(host.dir.path().join("volume")).unwrap();
+    fs::write(host.dir.path().join("volume/mark"), "inside").unwrap();
+    std::os::unix::fs::symlink(&outside, host.dir.path().join("rootfs/link")).unwrap();
+    let output = host.run(&["cat", "/link/mark"], |c| {
+        c["root"]["readonly"] = false.into();
+        c["mounts"].as_array_mut().unwrap().push(json!({"destination": "/link", "type": "bind", "source": "volume", "options": ["rbind", "rprivate"]}));
+    });
+    assert_eq!(text(&output), "inside");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "the host's directory of that name is untouched");
+}
+
+#[test]
+fn hooks_run_in_order_with_the_state_and_a_failing_or_slow_one_undoes_all() {
+    let host = Host::new("hooks");
+    let log = host.dir.path().join("hooks.log");
+    let hook = |kind: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {kind} $(cat | tr -d ' ') >> {}", log.display())]}]);
+    let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
+    host.run(&["true"], |c| c["hooks"] = kinds.iter().map(|k| ((*k).to_string(), hook(k))).collect::<serde_json::Map<_, _>>().into());
+    let said = fs::read_to_string(&log).unwrap();
+    let order: Vec<&str> = said.lines().map(|l| l.split(' ').next().unwrap()).collect();
+    assert_eq!(order, kinds);
+    assert!(said.contains(&format!("\"bundle\":\"{}\"", host.bundle())), "{said}");
+    for (args, words) in [("echo why >&2; exit 3", "exit status: 3, stdout: , stderr: why"), ("exec sleep 30", "timed out after 1 s")] {
+        let output = host.run(&["true"], |c| c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", args], "timeout": 1}]}));
+        assert!(text(&output).contains(words), "{}", text(&output));
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn seccomp_applies_with_and_without_no_new_privileges() {
+    let host = Host::new("seccomp");
+    for nnp in [true, false] {
+        let output = host.run(&["mkdir", "/made"], |c| {
+            c["root"]["readonly"] = false.into();
+            c["process"]["noNewPrivileges"] = nnp.into();
+            c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]});
+        });
+        assert!(!output.status.success() && text(&output).contains("Permission denied"), "{}", text(&output));
+        assert!(!Path::new(&host.dir.path().join("rootfs/made")).exists());
+    }
+    host.assert_clean();
+}
+
+#[test]
+fn no_descriptor_leaks_into_the_container() {
+    let host = Host::new("fds");
+    let output = host.run(&["ls", "/proc/self/fd"], |_| {});
+    // 3 is ls's own, of the directory.
+    assert_eq!(text(&output), "0\n1\n2\n3\n");
+}
+
+#[test]
+fn the_runtimes_executable_cannot_be_written_from_inside() {
+    let host = Host::new("exe");
+    let id = host.id(0);
+    host.configure(&["sleep", "1000"], |_| {});
+    assert!(host.quiet(&["create", &id]));
+    // The waiting first process still runs the runtime's own file.
+    let state: Value = serde_json::from_slice(&host.rrun(&["state", &id]).stdout).unwrap();
+    let exe = format!("/proc/{}/exe", state["pid"]);
+    let e = fs::OpenOptions::new().write(true).open(exe).unwrap_err();
+    assert_eq!(e.raw_os_error(), Some(30), "EROFS, not merely ETXTBSY: {e}");
+}
+
+#[test]
+fn bad_configurations_are_refused_before_anything_is_made() {
+    let host = Host::new("bad");
+    let table: [(&str, Value, &str); 5] = [
+        ("/process/cwd", json!("relative"), "config.json: process.cwd"),
+        ("/process/args", json!([]), "config.json: process.args"),
+        ("/linux/namespaces/0/type", json!("nonsense"), "config.json: linux.namespaces[0].type"),
+        ("/root/path", json!("missing"), "config.json: root.path"),
+        ("/process/user/uid", json!("root"), "config.json: process.user.uid: invalid type"),
+    ];
+    let good = fs::read(host.dir.path().join("config.json")).unwrap();
+    for (pointer, value, words) in table {
+        fs::write(host.dir.path().join("config.json"), &good).unwrap();
+        let output = host.run(&["true"], |c| *c.pointer_mut(pointer).unwrap() = value);
+        assert!(!output.status.success() && text(&output).contains(words), "{}", text(&output));
+        host.assert_clean();
+    }
+}
