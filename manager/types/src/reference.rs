@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     fn full(text: &str) -> String {
-        text.parse::<Reference>().map(|r| r.or_latest().to_string()).unwrap_or_else(|err| panic!("{text}: {err}"))
+        text.parse::<Reference>().map_or_else(|err| panic!("{text}: {err}"), |r| r.or_latest().to_string())
     }
 
     #[test]
