@@ -164,3 +164,23 @@ pub fn all_devices() -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+#[cfg(test)]
+impl HostFacts {
+    /// A host with cgroup v2 and four CPUs that lacks CAP_SYS_RESOURCE.
+    pub fn for_tests() -> Self {
+        Self {
+            hostname: "host".into(),
+            cpus: 4,
+            memory: 8 << 30,
+            kernel: "6.1.0".into(),
+            machine: "x86_64".into(),
+            cgroup: CgroupVersion::V2,
+            controllers: ["cpu", "memory", "pids"].map(str::to_owned).to_vec(),
+            bounding: !CAP_SYS_RESOURCE,
+            oom_score_adj_floor: 0,
+            nofile_hard: 20_000,
+            seccomp: true,
+        }
+    }
+}

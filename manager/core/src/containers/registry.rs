@@ -97,7 +97,9 @@ impl Entry {
     }
 
     pub fn add_pending(&self, pending: Pending) {
-        lock(&self.pending).push(pending);
+        let mut clients = lock(&self.pending);
+        clients.retain(|client| !client.output.is_closed() || !client.task.is_closed());
+        clients.push(pending);
     }
 
     pub fn take_pending(&self) -> Vec<Pending> {

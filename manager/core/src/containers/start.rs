@@ -27,7 +27,7 @@ pub(super) async fn start(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size
     match run(engine, entry, console_size, 0).await {
         Ok(()) => Ok(()),
         Err(err) => {
-            let err = explain(engine, &entry.record(), err).await;
+            let err = blame(explain(engine, &entry.record(), err).await);
             failed(engine, entry, &err).await;
             Err(err)
         }
@@ -346,6 +346,14 @@ async fn explain(engine: &Arc<Engine>, container: &Container, err: Error) -> Err
     }
 }
 
+/// A program that cannot be run is the request's fault, not ours.
+pub(crate) fn blame(err: Error) -> Error {
+    match (err.kind(), exit_code_of(&err)) {
+        (ErrorKind::Internal | ErrorKind::NotFound, 126 | 127) => err.with_kind(ErrorKind::InvalidArgument),
+        _ => err,
+    }
+}
+
 /// The shell's code for a program that could not be started: 127 not found, 126 not executable, 128 anything else.
 pub(crate) fn exit_code_of(err: &Error) -> i64 {
     let message = err.message();
@@ -364,14 +372,11 @@ pub(crate) fn exit_code_of(err: &Error) -> i64 {
 async fn failed(engine: &Arc<Engine>, entry: &Arc<Entry>, err: &Error) {
     let (message, code) = (err.message().to_owned(), exit_code_of(err));
     drop(entry.take_pending());
-    let recorded = engine.update(entry, Vec::new(), {
-        let message = message.clone();
-        move |container| {
-            container.state.error = message;
-            container.state.exit_code = code;
-            if container.state.status == Status::Restarting {
-                container.state.status = Status::Exited;
-            }
+    let recorded = engine.update(entry, Vec::new(), move |container| {
+        container.state.error = message;
+        container.state.exit_code = code;
+        if container.state.status == Status::Restarting {
+            container.state.status = Status::Exited;
         }
     });
     if let Err(err) = recorded.await {
@@ -380,8 +385,8 @@ async fn failed(engine: &Arc<Engine>, entry: &Arc<Entry>, err: &Error) {
     entry.phase.send_modify(|phase| {
         phase.running = false;
         phase.exits += 1;
+        // The start's caller is told why; to those who wait it is an end like any other.
         phase.exit_code = code;
-        phase.error = Some(message);
     });
     if entry.record().host_config.auto_remove
         && let Err(err) = super::remove::discard(engine, entry, true).await

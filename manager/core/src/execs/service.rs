@@ -120,7 +120,7 @@ async fn start(
     let pid = match launched.await {
         Ok(pid) => pid,
         Err(err) => {
-            let err = explain(engine, entry, &request, err).await;
+            let err = crate::containers::start::blame(explain(engine, entry, &request, err).await);
             exec.change(|exec| exec.exit_code = Some(crate::containers::start::exit_code_of(&err)));
             exec.ended.send_replace(true);
             // The shim may not know it at all by now.

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn causes_are_told() {
         let has = |text: Option<String>, words: &str| {
-            assert!(text.as_deref().is_some_and(|text| text.contains(words)), "{text:?} lacks {words:?}")
+            assert!(text.as_deref().is_some_and(|text| text.contains(words)), "{text:?} lacks {words:?}");
         };
         has(told(b"#!/bin/sh\r\necho\r\n", 0o755), "CRLF");
         has(told(b"#!/usr/bin/python3\n", 0o755), "/usr/bin/python3, which is not in the image");

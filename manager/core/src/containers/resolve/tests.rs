@@ -1,1 +1,152 @@
+use super::*;
+use crate::containers::config::{HealthCheck, MountRequest, RestartPolicy, Ulimit};
+use crate::containers::resolve::mounts::MountSource;
 
+const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+fn image() -> ImageConfig {
+    ImageConfig {
+        env: vec!["PATH=/bin".into(), "A=1".into()],
+        entrypoint: vec!["/entry".into()],
+        cmd: vec!["default".into()],
+        ..ImageConfig::default()
+    }
+}
+
+fn attempt(change: impl FnOnce(&mut CreateContainer)) -> Result<Resolved> {
+    let mut request = CreateContainer::default();
+    change(&mut request);
+    resolve(&request, &image(), &HostFacts::for_tests(), ID)
+}
+
+fn told(change: impl FnOnce(&mut CreateContainer)) -> String {
+    attempt(change).expect_err("refused").message().to_owned()
+}
+
+fn words(list: &[&str]) -> Option<Vec<String>> {
+    Some(list.iter().map(|&word| word.to_owned()).collect())
+}
+
+#[test]
+fn entrypoint_and_command_combine_as_docker_s() {
+    let line = |entrypoint: Option<&[&str]>, cmd: Option<&[&str]>| {
+        let resolved = attempt(|request| {
+            request.config.entrypoint = entrypoint.and_then(words);
+            request.config.cmd = cmd.and_then(words);
+        });
+        resolved.map(|resolved| [vec![resolved.path], resolved.args].concat().join(" "))
+    };
+    assert_eq!(line(None, None).expect("image's"), "/entry default");
+    assert_eq!(line(None, Some(&["x"])).expect("own command"), "/entry x");
+    assert_eq!(line(Some(&["/own"]), None).expect("own entrypoint"), "/own");
+    assert_eq!(line(Some(&[""]), Some(&["x"])).expect("no entrypoint"), "x");
+    assert_eq!(line(Some(&[""]), None).expect_err("nothing to run").message(), "no command specified");
+}
+
+#[test]
+fn variables_override_and_a_bare_name_removes() {
+    let resolved = attempt(|request| request.config.env = vec!["A".into(), "PATH=/own".into(), "B=2".into()]).expect("resolve");
+    assert_eq!(resolved.config.env, ["PATH=/own", "B=2"]);
+}
+
+#[test]
+fn labels_that_steer_the_engine_never_come_from_an_image() {
+    let mut image = image();
+    image.labels.insert("containerd.io/restart.loguri".into(), "binary:///bin/sh".into());
+    image.labels.insert("maintainer".into(), "me".into());
+    let resolved = resolve(&CreateContainer::default(), &image, &HostFacts::for_tests(), ID).expect("resolve");
+    assert_eq!(resolved.config.labels.keys().collect::<Vec<_>>(), ["maintainer"]);
+}
+
+#[test]
+fn what_is_not_supported_is_refused_by_name() {
+    let health = HealthCheck { test: vec!["CMD".into(), "true".into()], ..HealthCheck::default() };
+    assert!(told(|request| request.config.healthcheck = Some(health)).contains("--health-cmd"));
+    assert!(told(|request| request.host_config.volumes_from = vec!["x".into()]).contains("--volumes-from"));
+    assert!(told(|request| request.host_config.runtime = "runsc".into()).contains("--runtime"));
+    assert!(told(|request| request.host_config.resources.device_requests = vec![Default::default()]).contains("--gpus"));
+    assert!(told(|request| request.host_config.userns_mode = "keep-id".into()).contains("--userns"));
+    assert_eq!(told(|request| request.host_config.network_mode = "mine".into()), "network mine not found");
+    assert!(told(|request| request.host_config.log_config.driver = "syslog".into()).contains("no log driver named 'syslog'"));
+    assert!(told(|request| request.host_config.security_opt = vec!["apparmor=mine".into()]).contains("apparmor=mine"));
+}
+
+#[test]
+fn contradictions_are_told_in_docker_s_words() {
+    let always = RestartPolicy { name: "always".into(), maximum_retry_count: 0 };
+    let both = told(|request| {
+        request.host_config.auto_remove = true;
+        request.host_config.restart_policy = always;
+    });
+    assert_eq!(both, "can't create 'AutoRemove' container with restart policy");
+    assert_eq!(told(|request| request.host_config.resources.memory = 1 << 20), "Minimum memory limit allowed is 6MB");
+    assert!(told(|request| request.host_config.resources.nano_cpus = 99_000_000_000).contains("there are only 4 CPUs available"));
+    assert_eq!(told(|request| request.host_config.cap_add = vec!["FOO".into()]), "invalid CapAdd: unknown capability: \"CAP_FOO\"");
+    assert!(told(|request| drop(request.host_config.sysctls.insert("kernel.hostname".into(), "x".into()))).contains("not allowed"));
+}
+
+#[test]
+fn memory_implies_twice_as_much_with_swap() {
+    let resolved = attempt(|request| request.host_config.resources.memory = 100 << 20).expect("resolve");
+    assert_eq!(resolved.host_config.resources.memory_swap, 200 << 20);
+}
+
+#[test]
+fn the_host_s_ceilings_warn_and_clamp() {
+    let resolved = attempt(|request| {
+        request.host_config.oom_score_adj = -500;
+        request.host_config.resources.ulimits = vec![Ulimit { name: "nofile".into(), soft: 10, hard: 1 << 20 }];
+    })
+    .expect("resolve");
+    assert_eq!(resolved.host_config.oom_score_adj, 0);
+    assert_eq!(resolved.warnings.len(), 2, "{:?}", resolved.warnings);
+}
+
+#[test]
+fn mount_forms() {
+    let resolved = attempt(|request| {
+        request.host_config.binds = vec!["/host/../src:/a/b:ro,rslave".into(), "data:/c".into(), "/anon".into(), "/:/host".into()];
+        request.host_config.tmpfs.insert("/t".into(), "size=1m".into());
+    })
+    .expect("resolve");
+    let seen: Vec<String> =
+        resolved.mounts.iter().map(|mount| format!("{} {:?} ro={}", mount.destination, mount.source, mount.read_only)).collect();
+    assert!(seen.iter().any(|line| line.starts_with("/a/b Bind { path: \"/src\", create: true } ro=true")), "{seen:?}");
+    assert!(seen.iter().any(|line| line.starts_with("/host Bind { path: \"/\"")), "{seen:?}");
+    assert!(seen.iter().any(|line| line.starts_with("/c Volume { name: Some(\"data\")")), "{seen:?}");
+    assert!(seen.iter().any(|line| line.starts_with("/anon Volume { name: None")), "{seen:?}");
+    assert_eq!(resolved.mounts.last().map(|mount| mount.destination.as_str()), Some("/a/b"), "deeper destinations come later");
+    assert!(
+        matches!(&resolved.mounts.iter().find(|mount| mount.destination == "/t").expect("tmpfs").source, MountSource::Tmpfs { options } if options == &["size=1m"])
+    );
+}
+
+#[test]
+fn malformed_mounts_are_refused() {
+    for bad in ["a:/b:c:d", ":/b", "/a:", "/a:b", "/a:/", "/a:/b:frob", "..:/b", "a/b:/c"] {
+        assert!(attempt(|request| request.host_config.binds = vec![bad.into()]).is_err(), "{bad:?} should be refused");
+    }
+    let twice = told(|request| request.host_config.binds = vec!["/a:/x".into(), "/b:/x/".into()]);
+    assert_eq!(twice, "Duplicate mount point: /x");
+    let relative = MountRequest { kind: "bind".into(), source: "here".into(), target: "/x".into(), ..MountRequest::default() };
+    assert!(told(|request| request.host_config.mounts = vec![relative]).contains("mount path must be absolute"));
+}
+
+#[test]
+fn port_forms() {
+    let requests = |port: &str, host_ip: &str, host_port: &str| {
+        let resolved = attempt(|request| {
+            let binding = crate::containers::config::PortBinding { host_ip: host_ip.into(), host_port: host_port.into() };
+            request.host_config.port_bindings.insert(port.into(), vec![binding]);
+        })?;
+        port_requests(&resolved.config, &resolved.host_config)
+    };
+    assert_eq!(requests("80/tcp", "", "8080").expect("plain")[0].host_port, Some((8080, 8080)));
+    assert_eq!(requests("80", "127.0.0.1", "").expect("free port")[0].host_port, None);
+    assert_eq!(requests("53/udp", "", "8000-8010").expect("range")[0].host_port, Some((8000, 8010)));
+    for (port, ip, host) in
+        [("0/tcp", "", "1"), ("x", "", "1"), ("80/xyz", "", "1"), ("80", "1.2.3", "1"), ("80", "", "70000"), ("80", "", "9-8")]
+    {
+        assert!(requests(port, ip, host).is_err(), "{port} {ip} {host} should be refused");
+    }
+}
