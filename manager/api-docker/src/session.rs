@@ -8,6 +8,8 @@
 //! ```
 //! A client that does not ask for an upgrade gets the output as an ordinary 200 body; its request's body is the input.
 
+use std::pin::Pin;
+
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::response::Response;
@@ -18,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use rcontainerd_core::io::{InputWriter, Output, OutputKind, ProcessIo};
 use rcontainerd_types::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Duration, Instant};
 
 use crate::versions;
 use crate::wire::detach::DetachScanner;
@@ -26,6 +29,10 @@ use crate::wire::version::ApiVersion;
 
 /// Bytes read from a client at a time.
 const INPUT_CHUNK: usize = 32 * 1024;
+
+/// The first output comes no sooner after the head than this. Docker's SDK for Python reads the head through a buffer and then goes
+/// on with the bare socket: what had arrived together with the head is lost to it. dockerd escapes by being slow to begin.
+const SETTLE: Duration = Duration::from_millis(5);
 
 /// How the client wants to go on.
 pub(crate) enum Transport {
@@ -51,9 +58,13 @@ pub(crate) fn upgrade(request: &mut Request) -> Option<(OnUpgrade, HeaderValue)>
     Some((hyper::upgrade::on(request), protocol))
 }
 
+/// Resolves to the streams once there are any.
+pub(crate) type Starting = Pin<Box<dyn Future<Output = ProcessIo> + Send>>;
+
 /// What to frame, and how.
 pub(crate) struct Session {
-    pub(crate) io: ProcessIo,
+    /// Awaited only when the client has been told that the connection is its own, as dockerd does.
+    pub(crate) io: Starting,
     pub(crate) framing: Framing,
     /// Only terminals have detach keys.
     pub(crate) detach: Option<DetachScanner>,
@@ -62,14 +73,14 @@ pub(crate) struct Session {
 
 impl Session {
     /// Answers the request and goes on with the streams in a task of its own.
-    pub(crate) fn serve(self, transport: Transport) -> Response {
+    pub(crate) async fn serve(self, transport: Transport) -> Response {
         let kind = versions::stream_type(self.version, self.framing);
         match transport {
             Transport::Upgrade { on, protocol } => {
                 tokio::spawn(self.hijacked(on));
                 switching(protocol, kind)
             }
-            Transport::Plain(body) => self.plain(body, kind),
+            Transport::Plain(body) => self.plain(body, kind).await,
         }
     }
 
@@ -86,8 +97,10 @@ impl Session {
     /// Until the process has ended, the client has detached, or it is gone.
     async fn pump(self, reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
         let Self { io, framing, detach, .. } = self;
+        let settled = Instant::now() + SETTLE;
+        let io = io.await;
         {
-            let output = write_output(io.output, framing, &mut writer);
+            let output = write_output(io.output, framing, &mut writer, settled);
             let input = async {
                 match read_input(reader, io.input, detach).await {
                     InputEnd::Detached => {}
@@ -104,8 +117,9 @@ impl Session {
         }
     }
 
-    fn plain(self, body: Body, kind: &'static str) -> Response {
+    async fn plain(self, body: Body, kind: &'static str) -> Response {
         let Self { io, framing, detach, .. } = self;
+        let io = io.await;
         let reader = tokio_util::io::StreamReader::new(body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)));
         let input = tokio::spawn(async move { read_input(reader, io.input, detach).await });
         let output = io.output.map(move |piece| Ok::<_, std::convert::Infallible>(encode(framing, piece)));
@@ -121,13 +135,11 @@ impl Session {
     }
 }
 
-/// A session that has only something to say: an exec that could not start, told where its output was expected.
-pub(crate) fn refusal(transport: Transport, version: ApiVersion, framing: Framing, error: &Error) -> Response {
+/// Streams that have only something to say: an exec that could not start, told where its output was expected.
+pub(crate) fn refusal(framing: Framing, error: &Error) -> ProcessIo {
     let kind = if framing == Framing::Raw { OutputKind::Console } else { OutputKind::Stdout };
     let piece = Output { kind, data: Bytes::from(format!("{}\r\n", error.message())) };
-    let output = futures_util::stream::iter([Ok(piece)]).boxed();
-    let io = ProcessIo { tty: framing == Framing::Raw, output, input: None };
-    Session { io, framing, detach: None, version }.serve(transport)
+    ProcessIo { tty: framing == Framing::Raw, output: futures_util::stream::iter([Ok(piece)]).boxed(), input: None }
 }
 
 fn switching(protocol: HeaderValue, kind: &'static str) -> Response {
@@ -153,8 +165,10 @@ async fn write_output(
     mut output: impl Stream<Item = Result<Output, Error>> + Unpin,
     framing: Framing,
     writer: &mut (impl AsyncWrite + Unpin),
+    settled: Instant,
 ) {
     while let Some(piece) = output.next().await {
+        tokio::time::sleep_until(settled).await;
         let last = piece.is_err();
         let sent = writer.write_all(&encode(framing, piece)).await;
         if let Err(error) = sent {
@@ -169,7 +183,7 @@ async fn write_output(
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InputEnd {
-    /// The detach keys were typed.
+    /// The detach keys were typed, or a client hung up on a terminal.
     Detached,
     /// The client has no more input; it may still be reading.
     Closed,
@@ -194,6 +208,8 @@ async fn read_input(mut reader: impl AsyncRead + Unpin, mut input: Option<InputW
     }
     if let Some(scanner) = detach.as_mut() {
         forward(&mut input, &scanner.finish()).await;
+        // A terminal has no end of file: a client that leaves one hangs up, the process reads on.
+        return if input.is_some() { InputEnd::Detached } else { InputEnd::Closed };
     }
     if let Some(input) = input
         && let Err(error) = input.close().await
@@ -225,7 +241,12 @@ mod tests {
 
     fn session(pieces: Vec<Result<Output, Error>>, framing: Framing) -> Session {
         let output = futures_util::stream::iter(pieces).boxed();
-        Session { io: ProcessIo { tty: framing == Framing::Raw, output, input: None }, framing, detach: None, version: ApiVersion::MAX }
+        of(output, framing)
+    }
+
+    fn of(output: rcontainerd_core::io::OutputStream, framing: Framing) -> Session {
+        let io = ProcessIo { tty: framing == Framing::Raw, output, input: None };
+        Session { io: Box::pin(future::ready(io)), framing, detach: None, version: ApiVersion::MAX }
     }
 
     async fn pumped(session: Session) -> Vec<u8> {
@@ -254,8 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn detach_keys_end_the_session_of_a_quiet_terminal() {
-        let mut quiet = session(Vec::new(), Framing::Raw);
-        quiet.io.output = futures_util::stream::pending().boxed();
+        let mut quiet = of(futures_util::stream::pending().boxed(), Framing::Raw);
         quiet.detach = Some(DetachScanner::parse("").expect("default"));
         let (mut client, server) = tokio::io::duplex(64);
         let (reader, writer) = tokio::io::split(server);
@@ -267,12 +287,11 @@ mod tests {
     #[tokio::test]
     async fn a_half_closed_client_still_gets_output() {
         let (release, held) = tokio::sync::oneshot::channel::<()>();
-        let mut late = session(Vec::new(), Framing::Raw);
-        late.io.output = futures_util::stream::once(async move {
+        let output = futures_util::stream::once(async move {
             held.await.expect("released");
             piece(OutputKind::Console, b"late")
-        })
-        .boxed();
+        });
+        let late = of(output.boxed(), Framing::Raw);
         let (client, server) = tokio::io::duplex(64);
         let (reader, writer) = tokio::io::split(server);
         let pump = tokio::spawn(late.pump(reader, writer));
@@ -289,7 +308,7 @@ mod tests {
     async fn hello_server(dir: &std::path::Path) -> tokio::net::UnixStream {
         let page = |request: Request| async {
             let piece = piece(OutputKind::Stdout, b"hello");
-            session(vec![piece], Framing::Multiplexed).serve(Transport::of(request))
+            session(vec![piece], Framing::Multiplexed).serve(Transport::of(request)).await
         };
         let path = dir.join("s");
         let listener = tokio::net::UnixListener::bind(&path).expect("bound");
@@ -324,5 +343,26 @@ mod tests {
         client.read_to_end(&mut answer).await.expect("ends");
         let text = String::from_utf8_lossy(&answer);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\x01\0\0\0\0\0\0\x05hello"), "{text}");
+    }
+
+    /// The head must be all that a client reads first: see [`SETTLE`].
+    #[tokio::test]
+    async fn the_first_output_does_not_come_with_the_head() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut client = hello_server(dir.path()).await;
+        client
+            .write_all(b"POST /x HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n")
+            .await
+            .expect("sent");
+        let mut head = [0; 4096];
+        let length = client.read(&mut head).await.expect("readable");
+        assert!(head[..length].ends_with(b"\r\n\r\n"), "{}", String::from_utf8_lossy(&head[..length]));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_where_output_was_expected() {
+        let io = refusal(Framing::Multiplexed, &Error::invalid("no such program"));
+        let session = Session { io: Box::pin(future::ready(io)), framing: Framing::Multiplexed, detach: None, version: ApiVersion::MAX };
+        assert_eq!(pumped(session).await, b"\x01\0\0\0\0\0\0\x11no such program\r\n");
     }
 }

@@ -32,9 +32,6 @@ pub(crate) fn create_request(version: ApiVersion, body: &mut CreateRequest) {
     }
     if version < V1_40 {
         host.device_requests = None;
-        if host.ipc_mode.is_empty() {
-            "shareable".clone_into(&mut host.ipc_mode);
-        }
     }
     if version < V1_41 {
         host.cgroupns_mode.clear();
@@ -138,8 +135,13 @@ pub(crate) fn network(version: ApiVersion, body: &mut Network) {
     }
 }
 
-/// Before 1.25 options were bare words (`seccomp`).
+/// Before 1.25 options were bare words (`seccomp`); old clients warn of a program whose commit is not the expected one.
 pub(crate) fn info(version: ApiVersion, body: &mut Info) {
+    if version < V1_44 {
+        for commit in [&mut body.containerd_commit, &mut body.runc_commit, &mut body.init_commit] {
+            commit.expected.clone_from(&commit.id);
+        }
+    }
     if version >= V1_25 {
         return;
     }
@@ -201,7 +203,6 @@ mod tests {
         };
         let (oldest, v39, v41, newest) = (seen(24), seen(39), seen(41), seen(51));
         assert_eq!((oldest.init, v39.init), (None, Some(true)));
-        assert_eq!((v39.ipc_mode.as_str(), v41.ipc_mode.as_str()), ("shareable", ""));
         assert_eq!((v39.cgroupns_mode.as_str(), v41.cgroupns_mode.as_str()), ("", "private"));
         assert_eq!((v41.console_size, newest.console_size), ([0, 0], [24, 80]));
     }

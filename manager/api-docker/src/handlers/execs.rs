@@ -9,11 +9,11 @@ use proto_docker::container::IdResponse;
 use proto_docker::exec::{ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest};
 use rcontainerd_core::Core;
 use rcontainerd_core::execs::{CreateExec, Exec, ResizeExec, StartExec};
-use rcontainerd_types::ErrorKind;
+use rcontainerd_types::Error;
 
 use super::streams::size;
 use crate::convert::host_config::console_size;
-use crate::session::{self, Session, Transport};
+use crate::session::{self, Session, Starting, Transport};
 use crate::versions;
 use crate::wire::detach::DetachScanner;
 use crate::wire::error::{ApiError, ApiResult};
@@ -66,7 +66,8 @@ async fn start(State(core): State<Core>, version: ApiVersion, Path(id): Path<Str
     versions::exec_start(version, &mut body);
     let exec = core.execs.inspect(&id).await?;
     let command = StartExec { id, detach: body.detach, console_size: body.console_size.and_then(console_size) };
-    if body.detach {
+    if body.detach || exec.running || exec.exit_code.is_some() {
+        // One that ran already is refused here, while there is still a status to say it with.
         core.execs.start(command).await?;
         return Ok(StatusCode::OK.into_response());
     }
@@ -75,14 +76,15 @@ async fn start(State(core): State<Core>, version: ApiVersion, Path(id): Path<Str
         None => Transport::Plain(axum::body::Body::empty()),
     };
     let framing = Framing::of(body.tty);
-    let io = match core.execs.start(command).await {
-        Ok(Some(io)) => io,
-        Ok(None) => return Ok(StatusCode::OK.into_response()),
-        Err(error) if error.kind() == ErrorKind::Conflict => return Err(error.into()),
-        Err(error) => return Ok(session::refusal(transport, version, framing, &error)),
-    };
-    let detach = io.tty.then(|| DetachScanner::parse(&exec.request.detach_keys)).transpose()?;
-    Ok(Session { io, framing, detach, version }.serve(transport))
+    let detach = exec.request.tty.then(|| DetachScanner::parse(&exec.request.detach_keys)).transpose()?;
+    let io: Starting = Box::pin(async move {
+        match core.execs.start(command).await {
+            Ok(Some(io)) => io,
+            Ok(None) => session::refusal(framing, &Error::internal("the process was started without streams")),
+            Err(error) => session::refusal(framing, &error),
+        }
+    });
+    Ok(Session { io, framing, detach, version }.serve(transport).await)
 }
 
 async fn resize(State(core): State<Core>, Path(id): Path<String>, query: Query) -> ApiResult {

@@ -49,7 +49,8 @@ async fn attach(State(core): State<Core>, version: ApiVersion, Path(id): Path<St
     };
     let io = core.containers.attach(command).await?;
     let (framing, detach) = (Framing::of(io.tty), io.tty.then_some(detach));
-    Ok(Session { io, framing, detach, version }.serve(Transport::of(request)))
+    let io = Box::pin(std::future::ready(io));
+    Ok(Session { io, framing, detach, version }.serve(Transport::of(request)).await)
 }
 
 async fn logs(State(core): State<Core>, version: ApiVersion, Path(id): Path<String>, query: Query) -> ApiResult {
@@ -132,11 +133,11 @@ async fn wait(State(core): State<Core>, Path(id): Path<String>, query: Query) ->
 }
 
 async fn waited(waiter: Waiter) -> Result<Bytes, std::convert::Infallible> {
-    let Waited { exit_code, error } = match waiter.await {
-        Ok(waited) => waited,
-        Err(error) => Waited { exit_code: -1, error: Some(error.message().to_owned()) },
+    // Why a start failed is told by the start itself: clients print what stands here as a failure of waiting.
+    let body = match waiter.await {
+        Ok(Waited { exit_code, .. }) => WaitResponse { error: None, status_code: exit_code },
+        Err(error) => WaitResponse { error: Some(WaitError { message: error.message().to_owned() }), status_code: -1 },
     };
-    let body = WaitResponse { error: error.map(|message| WaitError { message }), status_code: exit_code };
     let mut line = serde_json::to_vec(&body).expect("numbers and strings can always be written as JSON");
     line.push(b'\n');
     Ok(line.into())
@@ -246,10 +247,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_wait_that_fails_says_why() {
+    async fn only_a_failure_of_waiting_itself_is_an_error() {
         let failed: Waiter = Box::pin(async { Err(Error::internal("lost")) });
         assert_eq!(&waited(failed).await.expect("a line")[..], b"{\"Error\":{\"Message\":\"lost\"},\"StatusCode\":-1}\n");
-        let fine: Waiter = Box::pin(async { Ok(Waited { exit_code: 3, error: None }) });
+        let fine: Waiter = Box::pin(async { Ok(Waited { exit_code: 3, error: Some("no such program".into()) }) });
         assert_eq!(&waited(fine).await.expect("a line")[..], b"{\"StatusCode\":3}\n");
     }
 }
