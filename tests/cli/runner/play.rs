@@ -125,18 +125,16 @@ fn code(status: ExitStatus) -> i32 {
 }
 
 fn wait(child: &mut Child) -> Result<ExitStatus, String> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match child.try_wait().map_err(|err| err.to_string())? {
-            Some(status) => return Ok(status),
-            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(5)),
-            None => {
-                child.kill().ok();
-                child.wait().ok();
-                return Err(format!("it did not end within {} s", PATIENCE.as_secs()));
-            }
-        }
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    let ends = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).map_err(|err| format!("pidfd_open: {err}"))?;
+    let patience = Timespec { tv_sec: i64::try_from(PATIENCE.as_secs()).expect("is a small number"), tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&ends, PollFlags::IN)], Some(&patience)).map_err(|err| format!("poll: {err}"))?;
+    if ended == 0 {
+        child.kill().ok();
     }
+    let status = child.wait().map_err(|err| err.to_string())?;
+    if ended == 0 { Err(format!("it did not end within {} s", PATIENCE.as_secs())) } else { Ok(status) }
 }
 
 fn collect(mut from: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
