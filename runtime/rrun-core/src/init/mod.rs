@@ -95,6 +95,7 @@ impl Init {
         match step {
             InitStep::AwaitParent => self.await_go(),
             InitStep::OpenHostProc => self.open_host_proc(),
+            InitStep::Hide => Ok(process::set_non_dumpable()?),
             InitStep::JoinNamespaces(joins) => join_all(joins),
             InitStep::JoinContainer { namespaces } => self.join_container(*namespaces),
             InitStep::BecomeMappedRoot => identity::become_mapped_root(),

@@ -24,8 +24,12 @@ pub fn find(root: impl AsFd, path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Opens it, made with its parents where it is missing.
+/// Opens it, made with its parents where it is missing. A symlink that leads nowhere gets its target made, inside the root.
 pub fn ensure(root: &OwnedFd, path: &Path, kind: Kind) -> Result<OwnedFd> {
+    ensure_bounded(root, path, kind, 40)
+}
+
+fn ensure_bounded(root: &OwnedFd, path: &Path, kind: Kind, links_left: u32) -> Result<OwnedFd> {
     match fs::open_in_root(root, path, OFlags::PATH) {
         Ok(fd) => return Ok(fd),
         Err(e) if e.is(libc::ENOENT) => {}
@@ -35,13 +39,22 @@ pub fn ensure(root: &OwnedFd, path: &Path, kind: Kind) -> Result<OwnedFd> {
     let Some(Component::Normal(name)) = components.next_back() else {
         return Err(Error::invalid(format!("{}: cannot be made: give a path without \"..\"", path.display())));
     };
-    let parent = ensure(root, components.as_path(), Kind::Directory)?;
+    let parent_path = components.as_path();
+    let parent = ensure_bounded(root, parent_path, Kind::Directory, links_left)?;
     let name = Path::new(name);
     match kind {
         Kind::Directory => tolerate_exists(fs::mkdirat(&parent, name, 0o755))?,
         Kind::File => tolerate_exists(fs::openat(&parent, name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW, 0o755).map(drop))?,
     }
-    Ok(fs::open_in_root(root, path, OFlags::PATH)?)
+    match fs::open_in_root(root, path, OFlags::PATH) {
+        Err(e) if e.is(libc::ENOENT) && links_left > 0 => {
+            let target = fs::readlinkat(&parent, name)?;
+            let target = target.to_str().map_err(|_| Error::state(format!("{}: leads to a name that is not UTF-8", path.display())))?;
+            // `join` takes an absolute target as it is: the root is the container's.
+            ensure_bounded(root, &parent_path.join(target), kind, links_left - 1)
+        }
+        done => Ok(done?),
+    }
 }
 
 fn tolerate_exists(result: rrun_sys::Result<()>) -> Result<()> {

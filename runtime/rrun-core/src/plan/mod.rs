@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 pub use mount::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Attrs, IdMap, MountStep, What, plan_cgroup_mount, plan_mount, propagation};
 pub use process::{Identity, ProcessPlan, io_class, plan_process, rlimit_number, scheduler_attr};
 use steps::init_steps;
+pub(crate) use steps::sysctl_path;
 pub use steps::{DeviceStep, InitStep, exec_steps};
 
 use crate::spec::{IdMapping, Spec};

@@ -15,6 +15,8 @@ pub enum InitStep {
     AwaitParent,
     /// Opens the host's procfs, while it is reachable and before any mount of the container exists.
     OpenHostProc,
+    /// No process of the container may trace this one or reach into its /proc directory.
+    Hide,
     JoinNamespaces(Vec<Join>),
     /// Enters every namespace of a running container but the pid namespace, which the parent has set.
     JoinContainer { namespaces: i32 },
@@ -96,8 +98,7 @@ pub(super) fn init_steps(spec: &Spec, host: &HostFacts, options: &CreateOptions,
     let available = if spec.linux.has("user") { u64::MAX } else { host.capabilities };
     let default = Process::default();
     let process = plan_process(spec.process.as_ref().unwrap_or(&default), available, warnings);
-    let mut steps = entry_steps(spec, options, spawn);
-    steps.extend(process.oom_score_adj.map(InitStep::OomScoreAdj));
+    let mut steps = entry_steps(spec, options, spawn, process.oom_score_adj);
     steps.extend(spec.linux.sysctl.iter().map(|(key, value)| InitStep::Sysctl(sysctl_path(key), value.clone())));
     steps.extend(rootfs_steps(spec, host, options, &process)?);
     let finished = finish_rootfs_steps(spec, options);
@@ -117,6 +118,7 @@ pub fn exec_steps(process: &ProcessPlan, namespaces: i32, seccomp: bool, preserv
     }
     steps.push(InitStep::OpenHostProc);
     steps.extend(process.oom_score_adj.map(InitStep::OomScoreAdj));
+    steps.push(InitStep::Hide);
     steps.push(InitStep::JoinContainer { namespaces });
     let user = namespaces & libc::CLONE_NEWUSER != 0;
     if user {
@@ -130,13 +132,16 @@ pub fn exec_steps(process: &ProcessPlan, namespaces: i32, seccomp: bool, preserv
     steps
 }
 
-fn entry_steps(spec: &Spec, options: &CreateOptions, spawn: &Spawn) -> Vec<InitStep> {
+fn entry_steps(spec: &Spec, options: &CreateOptions, spawn: &Spawn, oom_score_adj: Option<i32>) -> Vec<InitStep> {
     let linux = &spec.linux;
     let mut steps = Vec::new();
     if spawn.child_waits {
         steps.push(InitStep::AwaitParent);
     }
     steps.push(InitStep::OpenHostProc);
+    // Both while /proc/self still belongs to this process's user: it does no more once it is hidden or has become another.
+    steps.extend(oom_score_adj.map(InitStep::OomScoreAdj));
+    steps.push(InitStep::Hide);
     let joins = direct_joins(spec, spawn);
     if !joins.is_empty() {
         steps.push(InitStep::JoinNamespaces(joins));
@@ -258,7 +263,7 @@ fn process_steps(process: &ProcessPlan, seccomp: bool, user_namespace: bool, sta
 }
 
 /// `net.ipv4.x` and `net/ipv4/x` name the same file; the first separator decides which of the two is meant.
-fn sysctl_path(key: &str) -> String {
+pub(crate) fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']) {
         Some(at) if key.as_bytes()[at] == b'/' => key.to_string(),
         _ => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
@@ -292,4 +297,78 @@ fn devices(listed: &[Device]) -> Vec<DeviceStep> {
         gid: d.gid.unwrap_or(0),
     });
     defaults.chain(listed).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::plan;
+
+    fn names(extra: impl FnOnce(&mut serde_json::Value)) -> Vec<String> {
+        let mut config = serde_json::json!({
+            "ociVersion": "1.2.0", "root": {"path": "rootfs", "readonly": true}, "hostname": "h",
+            "process": {"args": ["sh"], "cwd": "/", "noNewPrivileges": true, "oomScoreAdj": 5},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "cgroup"}], "maskedPaths": ["/proc/kcore"], "seccomp": {}},
+        });
+        extra(&mut config);
+        let spec = crate::spec::parse_spec(config.to_string().as_bytes()).unwrap();
+        crate::spec::validate(&spec).unwrap();
+        let options = CreateOptions { id: "x".into(), bundle: "/b".into(), ..CreateOptions::default() };
+        plan(&spec, &HostFacts::default(), &options).unwrap().steps.iter().map(InitStep::name).collect()
+    }
+
+    #[test]
+    fn the_default_order() {
+        insta::assert_snapshot!(names(|_| {}).join("\n"), @r"
+        OpenHostProc
+        OomScoreAdj
+        Hide
+        NewSession
+        NewKeyring
+        NewCgroupNamespace
+        Hostname
+        TreePropagation
+        binding the root file system /b/rootfs
+        mounting /proc
+        Devices
+        DevLinks
+        PivotRoot
+        MaskPaths
+        WorkingDirectory
+        ReadonlyRoot
+        FindProgram
+        CloseDescriptors
+        NoNewPrivileges
+        BecomeUser
+        AwaitStart
+        Seccomp
+        Exec
+        ");
+    }
+
+    #[test]
+    fn without_no_new_privs_the_filter_is_loaded_while_cap_sys_admin_is_there() {
+        let names = names(|c| c["process"]["noNewPrivileges"] = false.into());
+        let at = |name: &str| names.iter().position(|n| n == name).unwrap();
+        assert!(at("Seccomp") < at("BecomeUser"));
+        assert!(!names.contains(&"NoNewPrivileges".to_string()));
+    }
+
+    #[test]
+    fn a_user_namespace_waits_to_be_mapped_and_binds_devices() {
+        let names = names(|c| {
+            let map = serde_json::json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+            c["linux"]["namespaces"].as_array_mut().unwrap().push(serde_json::json!({"type": "user"}));
+            c["linux"]["uidMappings"] = map.clone();
+            c["linux"]["gidMappings"] = map;
+        });
+        assert_eq!(names[..5], ["AwaitParent", "OpenHostProc", "OomScoreAdj", "Hide", "BecomeMappedRoot"]);
+    }
+
+    #[test]
+    fn a_sysctl_name_is_a_path_in_both_spellings() {
+        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.x"), "net/ipv4/conf/eth0.1/x");
+        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/x"), "net/ipv4/conf/eth0.1/x");
+    }
 }

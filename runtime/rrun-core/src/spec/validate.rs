@@ -1,7 +1,7 @@
 //! Judges a whole config.json before anything is made: every refusal names the JSON path, the value and the rule.
 
 use std::fmt::Debug;
-use std::path::{Component, Path};
+use std::path::Component;
 
 use super::{Hook, Hooks, IdMapping, Linux, Mount, Namespace, Process, Scheduler, Spec};
 use crate::{Error, Result};
@@ -220,10 +220,12 @@ fn sysctls(linux: &Linux) -> Result<()> {
         ["kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced"];
     for key in linux.sysctl.keys() {
         let path = format!("linux.sysctl.{key}");
-        let dotted = dotted_key(key);
-        if Path::new(&dotted.replace('.', "/")).components().any(|c| !matches!(c, Component::Normal(_))) || dotted.contains("..") {
+        let file = crate::plan::sysctl_path(key);
+        // Judged part by part, as written into the path: ".." would lead out of the namespace's own settings.
+        if file.split('/').any(|part| ["", ".", ".."].contains(&part)) {
             return refuse(&path, key, "is no sysctl name");
         }
+        let dotted = file.replace('/', ".");
         let needs = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
             "ipc"
         } else if dotted.starts_with("net.") {
@@ -247,14 +249,6 @@ fn sysctls(linux: &Linux) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// `net/ipv4/conf/eth0.1/x` and `net.ipv4.conf.eth0/1.x` mean the same: the first separator decides.
-fn dotted_key(key: &str) -> String {
-    match key.find(['.', '/']) {
-        Some(at) if key.as_bytes()[at] == b'/' => key.chars().map(|c| if c == '/' { '.' } else if c == '.' { '/' } else { c }).collect(),
-        _ => key.to_string(),
-    }
 }
 
 /// What this version cannot do is said, never ignored.
