@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod collect;
 mod compose;
 mod config;
 mod logging;

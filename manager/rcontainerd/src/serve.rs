@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::programs::Programs;
-use crate::{compose, notify, sockets};
+use crate::{collect, compose, notify, sockets};
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(config: &Config, pid_file: Option<&Path>) -> Result<()> {
@@ -40,7 +40,8 @@ async fn serve(
     docker: UnixListener,
     native: UnixListener,
 ) -> Result<()> {
-    let core = compose::core(config, store, programs).await?;
+    let core = compose::core(config, store.clone(), programs).await?;
+    collect::spawn(store);
     let stop = CancellationToken::new();
     let docker = tokio::net::UnixListener::from_std(docker).context("prepare the Docker API's socket")?;
     let native = tokio::net::UnixListener::from_std(native).context("prepare the containerd API's socket")?;
@@ -65,6 +66,8 @@ async fn serve(
     // Followers of logs and events would hold a graceful end up for ever: they are cut off, clients see the end of the stream.
     docker.abort();
     native.abort();
+    // What watches the containers lets go of the root; the containers do not notice.
+    core.close();
     drop(core);
     Ok(())
 }
