@@ -80,7 +80,13 @@ mod tests {
 
     fn spec(names: &[&str]) -> Capabilities {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        Capabilities { bounding: names.clone(), effective: names.clone(), permitted: names.clone(), ambient: names, ..Capabilities::default() }
+        Capabilities {
+            bounding: names.clone(),
+            effective: names.clone(),
+            permitted: names.clone(),
+            ambient: names,
+            ..Capabilities::default()
+        }
     }
 
     #[test]
@@ -88,7 +94,10 @@ mod tests {
         let mut warnings = Vec::new();
         let sets = CapSets::from_spec(&spec(&["CAP_KILL", "CAP_FUTURE", "CAP_SYS_RESOURCE"]), !(1 << 24), &mut warnings);
         assert_eq!(sets.bounding, 1 << 5);
-        assert_eq!(warnings, ["ignoring unknown capability \"CAP_FUTURE\"", "ignoring capabilities that this host does not have: CAP_SYS_RESOURCE"]);
+        assert_eq!(
+            warnings,
+            ["ignoring unknown capability \"CAP_FUTURE\"", "ignoring capabilities that this host does not have: CAP_SYS_RESOURCE"]
+        );
     }
 
     #[test]

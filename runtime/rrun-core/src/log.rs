@@ -86,7 +86,6 @@ pub fn failpoint(name: &str) -> Result<()> {
 
 /// Does nothing: failpoints are for tests.
 #[cfg(not(feature = "failpoints"))]
-#[expect(clippy::unnecessary_wraps, reason = "the same signature as with the feature")]
 pub fn failpoint(_name: &str) -> Result<()> {
     Ok(())
 }

@@ -20,7 +20,8 @@ const MARK: &str = "_RRUN_SEALED";
 
 /// Returns once this process runs from a read-only mount; where it does not yet, it is replaced by one that does.
 pub fn seal_own_executable() -> Result<()> {
-    let own = fs::openat(fs::CWD, Path::new("/proc/self/exe"), OFlags::PATH, 0).doing(|| "open the runtime's own executable".to_string())?;
+    let own =
+        fs::openat(fs::CWD, Path::new("/proc/self/exe"), OFlags::PATH, 0).doing(|| "open the runtime's own executable".to_string())?;
     if fs::is_on_read_only_mount(&own)? {
         return Ok(());
     }

@@ -121,7 +121,8 @@ pub fn readlinkat(dir: impl AsFd, path: &Path) -> Result<std::ffi::CString> {
 
 /// One write(2) that must take everything: procfs, sysfs and cgroup files judge one write as a whole.
 pub fn write_all_at_once(fd: impl AsFd, bytes: &[u8]) -> Result<()> {
-    let wrote = rustix::io::retry_on_intr(|| rustix::io::write(fd.as_fd(), bytes)).describe("write", || String::from_utf8_lossy(bytes).into_owned())?;
+    let wrote = rustix::io::retry_on_intr(|| rustix::io::write(fd.as_fd(), bytes))
+        .describe("write", || String::from_utf8_lossy(bytes).into_owned())?;
     if wrote == bytes.len() { Ok(()) } else { Err(crate::Error::new("write", "short write", libc::EIO)) }
 }
 

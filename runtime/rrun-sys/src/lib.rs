@@ -4,8 +4,8 @@
 //! uses this crate is single-threaded: [`clone3`](process::clone3) relies on it.
 #![allow(unsafe_code, reason = "this crate is where the runtime's system calls live; each block says why it is sound")]
 
-mod error;
 pub mod bpf;
+mod error;
 pub mod fs;
 pub mod mount;
 pub mod process;

@@ -86,7 +86,8 @@ pub fn cloexec_from(first: i32) -> Result<()> {
 }
 
 fn cloexec_one_by_one(first: i32) -> Result<()> {
-    let entries = std::fs::read_dir("/proc/self/fd").map_err(|e| Error::new("open", "/proc/self/fd", e.raw_os_error().unwrap_or(libc::EIO)))?;
+    let entries =
+        std::fs::read_dir("/proc/self/fd").map_err(|e| Error::new("open", "/proc/self/fd", e.raw_os_error().unwrap_or(libc::EIO)))?;
     for fd in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok()).filter(|fd| *fd >= first) {
         // SAFETY: F_SETFD changes a flag of a descriptor only; EBADF of one that was closed meanwhile is harmless.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
@@ -351,9 +352,8 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
 /// pidfd_send_signal(2); 0 only asks whether the process is there.
 pub fn pidfd_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo is allowed; integers otherwise.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0u32)
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0u32) };
     check(ret, "pidfd_send_signal", || signal.to_string()).map(drop)
 }
 
@@ -463,7 +463,11 @@ pub fn reset_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).describe("sigprocmask", String::new)?;
     // SAFETY: SIG_DFL is always valid. Rust's start-up ignores SIGPIPE, the only disposition this program changes.
     let previous = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    if previous == libc::SIG_ERR { Err(Error::new("signal", "SIGPIPE", io::Error::last_os_error().raw_os_error().unwrap_or(0))) } else { Ok(()) }
+    if previous == libc::SIG_ERR {
+        Err(Error::new("signal", "SIGPIPE", io::Error::last_os_error().raw_os_error().unwrap_or(0)))
+    } else {
+        Ok(())
+    }
 }
 
 /// Ends this process without running anything else (a child made by [`clone3`] must not run its parent's destructors).
@@ -471,4 +475,3 @@ pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit never returns and has no preconditions.
     unsafe { libc::_exit(code) }
 }
-

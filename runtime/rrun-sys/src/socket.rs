@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    SocketAddrUnix, SocketFlags, SocketType,
 };
 
 use crate::error::Described;
@@ -69,7 +69,8 @@ pub fn send(socket: impl AsFd, bytes: &[u8]) -> Result<()> {
 /// Receives one message (at most 64 KiB); empty: the peer closed.
 pub fn receive(socket: impl AsFd) -> Result<Vec<u8>> {
     let mut buf = vec![0u8; 64 * 1024];
-    let (n, _) = rustix::io::retry_on_intr(|| rustix::net::recv(socket.as_fd(), &mut buf[..], RecvFlags::empty())).describe("recv", String::new)?;
+    let (n, _) =
+        rustix::io::retry_on_intr(|| rustix::net::recv(socket.as_fd(), &mut buf[..], RecvFlags::empty())).describe("recv", String::new)?;
     buf.truncate(n);
     Ok(buf)
 }
@@ -90,7 +91,8 @@ pub fn receive_fd(socket: impl AsFd) -> Result<(Vec<u8>, Option<OwnedFd>)> {
     let mut buf = vec![0u8; 4096];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buf)], &mut control, RecvFlags::CMSG_CLOEXEC).describe("recvmsg", String::new)?;
+    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buf)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .describe("recvmsg", String::new)?;
     let mut found = None;
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(fds) = message {

@@ -25,7 +25,8 @@ pub fn make_controlling(tty: impl AsFd) -> Result<()> {
 
 /// Sets the window size in characters (TIOCSWINSZ).
 pub fn set_size(tty: impl AsFd, rows: u16, columns: u16) -> Result<()> {
-    rustix::termios::tcsetwinsize(tty, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).describe("TIOCSWINSZ", String::new)
+    rustix::termios::tcsetwinsize(tty, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
+        .describe("TIOCSWINSZ", String::new)
 }
 
 /// Reads the window size as (rows, columns).

@@ -151,7 +151,11 @@ fn what_cannot_be_run_is_told_in_the_fields_words_and_leaves_nothing() {
     for (program, words) in table {
         let output = host.run(&[program], |_| {});
         assert_eq!(output.status.code(), Some(1), "{program}");
-        assert!(text(&output).contains("unable to start container process: ") && text(&output).contains(&words.replace('"', "\\\"")), "{}", text(&output));
+        assert!(
+            text(&output).contains("unable to start container process: ") && text(&output).contains(&words.replace('"', "\\\"")),
+            "{}",
+            text(&output)
+        );
         host.assert_clean();
     }
 }
@@ -181,7 +185,10 @@ fn identity_limits_and_privileges_are_as_configured() {
     });
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(out.starts_with("5\n6\n6 7\n400\n"), "{}", text(&output));
-    assert!(out.contains("CapInh:\t0000000000000000") && out.contains("CapBnd:\t0000000000000020") && out.contains("NoNewPrivs:\t1"), "{out}");
+    assert!(
+        out.contains("CapInh:\t0000000000000000") && out.contains("CapBnd:\t0000000000000020") && out.contains("NoNewPrivs:\t1"),
+        "{out}"
+    );
     assert!(text(&output).contains("ignoring unknown capability"));
     host.assert_clean();
 }
@@ -223,10 +230,13 @@ fn masked_and_readonly_paths_hold() {
     fs::create_dir(&secret).unwrap();
     fs::write(secret.join("key"), "k").unwrap();
     fs::write(host.dir.path().join("rootfs/file"), "contents").unwrap();
-    let output = host.run(&["sh", "-c", "ls /secret; cat /file; echo x > /file; cat /file; echo 1 > /proc/sys/kernel/domainname || echo refused"], |c| {
-        c["root"]["readonly"] = false.into();
-        c["linux"]["maskedPaths"] = json!(["/secret", "/file", "/not/there"]);
-    });
+    let output = host.run(
+        &["sh", "-c", "ls /secret; cat /file; echo x > /file; cat /file; echo 1 > /proc/sys/kernel/domainname || echo refused"],
+        |c| {
+            c["root"]["readonly"] = false.into();
+            c["linux"]["maskedPaths"] = json!(["/secret", "/file", "/not/there"]);
+        },
+    );
     assert_eq!(String::from_utf8_lossy(&output.stdout), "refused\n", "{}", text(&output));
     assert_eq!(fs::read_to_string(host.dir.path().join("rootfs/file")).unwrap(), "contents");
     host.assert_clean();
@@ -264,7 +274,10 @@ fn a_mount_target_that_is_an_absolute_symlink_stays_inside_the_root() {
     std::os::unix::fs::symlink(&outside, host.dir.path().join("rootfs/link")).unwrap();
     let output = host.run(&["cat", "/link/mark"], |c| {
         c["root"]["readonly"] = false.into();
-        c["mounts"].as_array_mut().unwrap().push(json!({"destination": "/link", "type": "bind", "source": "volume", "options": ["rbind", "rprivate"]}));
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/link", "type": "bind", "source": "volume", "options": ["rbind", "rprivate"]}));
     });
     assert_eq!(text(&output), "inside");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "the host's directory of that name is untouched");
@@ -274,7 +287,8 @@ fn a_mount_target_that_is_an_absolute_symlink_stays_inside_the_root() {
 fn hooks_run_in_order_with_the_state_and_a_failing_or_slow_one_undoes_all() {
     let host = Host::new("hooks");
     let log = host.dir.path().join("hooks.log");
-    let hook = |kind: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {kind} $(cat | tr -d ' ') >> {}", log.display())]}]);
+    let hook =
+        |kind: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {kind} $(cat | tr -d ' ') >> {}", log.display())]}]);
     let kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
     host.run(&["true"], |c| c["hooks"] = kinds.iter().map(|k| ((*k).to_string(), hook(k))).collect::<serde_json::Map<_, _>>().into());
     let said = fs::read_to_string(&log).unwrap();
@@ -282,7 +296,8 @@ fn hooks_run_in_order_with_the_state_and_a_failing_or_slow_one_undoes_all() {
     assert_eq!(order, kinds);
     assert!(said.contains(&format!("\"bundle\":\"{}\"", host.bundle())), "{said}");
     for (args, words) in [("echo why >&2; exit 3", "exit status: 3, stdout: , stderr: why"), ("exec sleep 30", "timed out after 1 s")] {
-        let output = host.run(&["true"], |c| c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", args], "timeout": 1}]}));
+        let output =
+            host.run(&["true"], |c| c["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", args], "timeout": 1}]}));
         assert!(text(&output).contains(words), "{}", text(&output));
         host.assert_clean();
     }
@@ -349,6 +364,45 @@ fn bad_configurations_are_refused_before_anything_is_made() {
         fs::write(host.dir.path().join("config.json"), &good).unwrap();
         let output = host.run(&["true"], |c| *c.pointer_mut(pointer).unwrap() = value);
         assert!(!output.status.success() && text(&output).contains(words), "{}", text(&output));
+        host.assert_clean();
+    }
+}
+
+/// Needs `--features failpoints`: a failure at every single step, each of which must leave nothing.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_failure_at_any_step_leaves_nothing() {
+    let host = Host::new("failpoints");
+    let steps = [
+        "cgroup",
+        "spawned",
+        "AwaitParent",
+        "OpenHostProc",
+        "Hide",
+        "NewSession",
+        "NewKeyring",
+        "NewCgroupNamespace",
+        "Hostname",
+        "TreePropagation",
+        "mounting /proc",
+        "mounting /sys/fs/cgroup",
+        "Devices",
+        "DevLinks",
+        "PivotRoot",
+        "ReadonlyPaths",
+        "MaskPaths",
+        "ReadonlyRoot",
+        "FindProgram",
+        "CloseDescriptors",
+        "BecomeUser",
+        "AwaitStart",
+        "ready",
+        "Exec",
+    ];
+    for step in steps {
+        host.configure(&["true"], |_| {});
+        let output = host.command(&["run", &host.id(0)]).env("RRUN_FAILPOINT", step).output().unwrap();
+        assert!(!output.status.success() && text(&output).contains(&format!("failpoint {step}")), "{step}: {}", text(&output));
         host.assert_clean();
     }
 }

@@ -42,7 +42,8 @@ fn open_master(root: Option<&OwnedFd>) -> Result<OwnedFd> {
     };
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let path = Path::new("/dev/pts/ptmx");
-    let handle = fs::openat2(root, path, OFlags::PATH | OFlags::NOFOLLOW, 0, resolve).doing(|| "a terminal needs a devpts mount on /dev/pts".to_string())?;
+    let handle = fs::openat2(root, path, OFlags::PATH | OFlags::NOFOLLOW, 0, resolve)
+        .doing(|| "a terminal needs a devpts mount on /dev/pts".to_string())?;
     let stat = fs::fstat(&handle)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != rustix::fs::makedev(5, 2) {
         return Err(Error::state("/dev/pts/ptmx of the container is not a terminal multiplexer (character 5:2)"));

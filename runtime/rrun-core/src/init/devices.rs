@@ -74,8 +74,13 @@ fn bind_host_device(root: &OwnedFd, device: &DeviceStep) -> Result<()> {
 
 /// The symlinks of /dev; those that exist stay.
 pub fn links(root: &OwnedFd, kcore: bool) -> Result<()> {
-    const LINKS: [(&str, &str); 5] =
-        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")];
+    const LINKS: [(&str, &str); 5] = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ];
     let dev = ensure(root, Path::new("/dev"), Kind::Directory)?;
     for (name, target) in LINKS.into_iter().chain(kcore.then_some(("core", "/proc/kcore"))) {
         match fs::symlinkat(Path::new(target), dev.as_fd(), Path::new(name)) {

@@ -115,8 +115,12 @@ impl Init {
                 socket::send(&self.child.channel, &[message::RUN_HOOKS])?;
                 self.await_go()
             }
-            InitStep::CreateContainerHooks(list) => hooks::run_all("createContainer", list, &self.child.hook_state.with("creating", own_pid()), None),
-            InitStep::StartContainerHooks(list) => hooks::run_all("startContainer", list, &self.child.hook_state.with("created", own_pid()), None),
+            InitStep::CreateContainerHooks(list) => {
+                hooks::run_all("createContainer", list, &self.child.hook_state.with("creating", own_pid()), None)
+            }
+            InitStep::StartContainerHooks(list) => {
+                hooks::run_all("startContainer", list, &self.child.hook_state.with("created", own_pid()), None)
+            }
             InitStep::NoNewPrivileges => Ok(process::set_no_new_privs()?),
             InitStep::Seccomp => self.load_seccomp(),
             InitStep::BecomeUser(identity) => identity::become_user(identity),
@@ -131,7 +135,9 @@ impl Init {
 
     fn apply_file_step(&mut self, step: &InitStep) -> Result<()> {
         match step {
-            InitStep::TreePropagation(flags) => flags.map_or(Ok(()), |f| Ok(rrun_sys::mount::change(Path::new("/"), propagation_flags(f))?)),
+            InitStep::TreePropagation(flags) => {
+                flags.map_or(Ok(()), |f| Ok(rrun_sys::mount::change(Path::new("/"), propagation_flags(f))?))
+            }
             InitStep::BindRootfs(path) => mounts::bind_rootfs(path).map(|root| self.root = Some(root)),
             InitStep::Mount(step) => mounts::mount(self.root()?, step),
             InitStep::Devices { devices, bind } => devices.iter().try_for_each(|d| devices::make(self.root()?, d, *bind)),

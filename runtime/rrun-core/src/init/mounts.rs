@@ -167,7 +167,8 @@ fn copy_tree(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     let entries = rustix::fs::Dir::read_from(&from).map_err(|e| rrun_sys::Error::new("readdir", "", e.raw_os_error()))?;
     for entry in entries {
         let entry = entry.map_err(|e| rrun_sys::Error::new("readdir", "", e.raw_os_error()))?;
-        let name = Path::new(std::str::from_utf8(entry.file_name().to_bytes()).map_err(|_| Error::state("tmpcopyup: a file name is not UTF-8"))?);
+        let name =
+            Path::new(std::str::from_utf8(entry.file_name().to_bytes()).map_err(|_| Error::state("tmpcopyup: a file name is not UTF-8"))?);
         if name == Path::new(".") || name == Path::new("..") {
             continue;
         }

@@ -67,7 +67,9 @@ fn executable(path: &Path) -> Result<(), i32> {
 /// The user's home from the container's /etc/passwd, `/` if it names none. A giant file is not read to its end.
 fn home_of(uid: u32) -> String {
     const LIMIT: usize = 1 << 20;
-    let Ok(file) = fs::openat(fs::CWD, Path::new("/etc/passwd"), OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK, 0) else { return "/".into() };
+    let Ok(file) = fs::openat(fs::CWD, Path::new("/etc/passwd"), OFlags::RDONLY | OFlags::NOCTTY | OFlags::NONBLOCK, 0) else {
+        return "/".into();
+    };
     let regular = fs::fstat(&file).is_ok_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::RegularFile);
     let text = if regular { fs::read_to_end(&file, LIMIT).unwrap_or_default() } else { Vec::new() };
     let text = String::from_utf8_lossy(&text);

@@ -44,7 +44,9 @@ fn ensure_bounded(root: &OwnedFd, path: &Path, kind: Kind, links_left: u32) -> R
     let name = Path::new(name);
     match kind {
         Kind::Directory => tolerate_exists(fs::mkdirat(&parent, name, 0o755))?,
-        Kind::File => tolerate_exists(fs::openat(&parent, name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW, 0o755).map(drop))?,
+        Kind::File => {
+            tolerate_exists(fs::openat(&parent, name, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW, 0o755).map(drop))?;
+        }
     }
     match fs::open_in_root(root, path, OFlags::PATH) {
         Err(e) if e.is(libc::ENOENT) && links_left > 0 => {
@@ -69,12 +71,15 @@ pub fn enter(path: &str, create: bool) -> Result<()> {
     let root = fs::openat(fs::CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY, 0)?;
     let dir = match fs::open_in_root(&root, Path::new(path), OFlags::PATH | OFlags::DIRECTORY) {
         Err(e) if create && e.is(libc::ENOENT) => ensure(&root, &normal(path), Kind::Directory)?,
-        done => done.map_err(|e| Error::Exec(format!("chdir to cwd ({path:?}) set in config.json failed: {}", rrun_sys::errno_text(e.errno()))))?,
+        done => done
+            .map_err(|e| Error::Exec(format!("chdir to cwd ({path:?}) set in config.json failed: {}", rrun_sys::errno_text(e.errno()))))?,
     };
     process::change_dir(&dir)
         .map_err(|e| Error::Exec(format!("chdir to cwd ({path:?}) set in config.json failed: {}", rrun_sys::errno_text(e.errno()))))?;
     if process::current_dir()?.first() != Some(&b'/') {
-        return Err(Error::Exec("current working directory is outside of container mount namespace root -- possible container breakout detected".into()));
+        return Err(Error::Exec(
+            "current working directory is outside of container mount namespace root -- possible container breakout detected".into(),
+        ));
     }
     Ok(())
 }

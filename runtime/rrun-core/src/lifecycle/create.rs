@@ -54,7 +54,8 @@ pub fn create(store: &Store, request: &CreateRequest) -> Result<Created> {
     let entry = store.reserve(&request.options.id)?;
     let mut undo = Undo::default();
     undo.push(|| entry.remove());
-    let made = make(&entry, request, &Decided { text: &text, spec: &spec, plan: &plan, cgroup: cgroup_location.as_ref(), filter }, &mut undo);
+    let made =
+        make(&entry, request, &Decided { text: &text, spec: &spec, plan: &plan, cgroup: cgroup_location.as_ref(), filter }, &mut undo);
     match made {
         Ok((state, ready, terminal_master)) => {
             drop(undo);
@@ -95,7 +96,9 @@ fn read_config(request: &CreateRequest) -> Result<(Vec<u8>, Spec)> {
 fn check_terminal(spec: &Spec, request: &CreateRequest) -> Result<()> {
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     match (terminal, &request.console_socket) {
-        (true, None) if !request.keep_terminal => Err(Error::invalid("cannot allocate tty if rrun will detach without setting console socket")),
+        (true, None) if !request.keep_terminal => {
+            Err(Error::invalid("cannot allocate tty if rrun will detach without setting console socket"))
+        }
         (false, Some(_)) => Err(Error::invalid("cannot use console socket if rrun will not detach or allocate tty")),
         _ => Ok(()),
     }
@@ -139,7 +142,8 @@ fn make<'a>(entry: &'a Entry, request: &CreateRequest, decided: &Decided<'_>, un
         Some((p.listener_path.clone()?, metadata.to_string().into_bytes()))
     });
     let in_cgroup = cgroup.as_ref().and_then(Cgroup::unified_fd);
-    let spawn = Request { spawn: &decided.plan.spawn, steps: &decided.plan.steps, cgroup: in_cgroup, container: None, lock: entry.dir.as_fd() };
+    let spawn =
+        Request { spawn: &decided.plan.spawn, steps: &decided.plan.steps, cgroup: in_cgroup, container: None, lock: entry.dir.as_fd() };
     let spawned = parent::spawn(&spawn, |channel| Child {
         channel,
         start_socket,

@@ -53,7 +53,9 @@ pub fn exec(store: &Store, entry: &Entry, request: &ExecRequest) -> Result<Execu
     }
     validate_process(&request.process)?;
     match (request.process.terminal, &request.console_socket) {
-        (true, None) if !request.keep_terminal => return Err(Error::invalid("cannot allocate tty if rrun will detach without setting console socket")),
+        (true, None) if !request.keep_terminal => {
+            return Err(Error::invalid("cannot allocate tty if rrun will detach without setting console socket"));
+        }
         (false, Some(_)) => return Err(Error::invalid("cannot use console socket if rrun will not detach or allocate tty")),
         _ => {}
     }

@@ -38,7 +38,8 @@ pub fn resume(entry: &Entry) -> Result<()> {
 
 /// The container's cgroup.
 pub fn cgroup_of(state: &State) -> Result<rrun_cgroup::Cgroup> {
-    let location = state.cgroup.as_ref().ok_or_else(|| Error::state("the container has no cgroup: it was made without the right to have one"))?;
+    let location =
+        state.cgroup.as_ref().ok_or_else(|| Error::state("the container has no cgroup: it was made without the right to have one"))?;
     Ok(rrun_cgroup::Cgroup::open(location)?)
 }
 
@@ -46,7 +47,9 @@ pub fn cgroup_of(state: &State) -> Result<rrun_cgroup::Cgroup> {
 fn seccomp(json: Option<&serde_json::Value>, root: &Path) -> Result<(Option<Program>, Option<Profile>)> {
     let Some(json) = json.filter(|j| !j.is_null()) else { return Ok((None, None)) };
     let profile: Profile = serde_json::from_value(json.clone()).map_err(|e| Error::invalid(format!("config.json: linux.seccomp: {e}")))?;
-    let program = Cache::new(&root.join(crate::state::SECCOMP_CACHE)).get_or_compile(&profile).map_err(|e| Error::invalid(format!("config.json: linux.seccomp: {e}")))?;
+    let program = Cache::new(&root.join(crate::state::SECCOMP_CACHE))
+        .get_or_compile(&profile)
+        .map_err(|e| Error::invalid(format!("config.json: linux.seccomp: {e}")))?;
     for warning in program.warnings() {
         crate::log::debug(|| warning.clone());
     }

@@ -55,7 +55,9 @@ fn clone_direct(request: &Request<'_>, flags: u64) -> Result<Cloned> {
             let own = fs::openat(fs::CWD, Path::new("/proc/self/ns/pid"), OFlags::RDONLY, 0)?;
             match (path, container) {
                 (Some(path), _) => init::join(&Join { kind: libc::CLONE_NEWPID, path: path.clone() })?,
-                (None, Some(fd)) => process::join_namespace(fd, libc::CLONE_NEWPID).doing(|| "join the container's pid namespace".to_string())?,
+                (None, Some(fd)) => {
+                    process::join_namespace(fd, libc::CLONE_NEWPID).doing(|| "join the container's pid namespace".to_string())?;
+                }
                 (None, None) => {}
             }
             Some(own)
@@ -99,10 +101,7 @@ fn clone_staged(staged: &Staged, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> 
 /// What belongs to the outer user namespace is joined with its rights, the rest once the given user namespace is entered.
 fn enter(staged: &Staged) -> Result<()> {
     let (user, others): (Vec<&Join>, Vec<&Join>) = staged.joins.iter().partition(|j| j.kind == libc::CLONE_NEWUSER);
-    let opened = others
-        .iter()
-        .map(|j| Ok((j, fs::openat(fs::CWD, &j.path, OFlags::RDONLY, 0)?)))
-        .collect::<Result<Vec<_>>>()?;
+    let opened = others.iter().map(|j| Ok((j, fs::openat(fs::CWD, &j.path, OFlags::RDONLY, 0)?))).collect::<Result<Vec<_>>>()?;
     let user = user.iter().map(|j| Ok(fs::openat(fs::CWD, &j.path, OFlags::RDONLY, 0)?)).collect::<Result<Vec<_>>>()?;
     let mut later = Vec::new();
     for (join, fd) in opened {

@@ -6,7 +6,9 @@ mod steps;
 
 use std::path::{Path, PathBuf};
 
-pub use mount::{ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Attrs, IdMap, MountStep, What, plan_cgroup_mount, plan_mount, propagation};
+pub use mount::{
+    ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, Attrs, IdMap, MountStep, What, plan_cgroup_mount, plan_mount, propagation,
+};
 pub use process::{Identity, ProcessPlan, io_class, plan_process, rlimit_number, scheduler_attr};
 use steps::init_steps;
 pub(crate) use steps::sysctl_path;
@@ -130,7 +132,11 @@ fn spawn(spec: &Spec, host: &HostFacts) -> Spawn {
         .map(|n| Join { kind: namespace_flag(&n.kind), path: n.path.clone() })
         .collect();
     // A cgroup namespace shows the cgroup that its maker is in, so the child makes it once it is there.
-    let flags = linux.namespaces.iter().filter(|n| n.path.as_os_str().is_empty() && n.kind != "cgroup").fold(0, |f, n| f | namespace_flag(&n.kind) as u64);
+    let flags = linux
+        .namespaces
+        .iter()
+        .filter(|n| n.path.as_os_str().is_empty() && n.kind != "cgroup")
+        .fold(0, |f, n| f | namespace_flag(&n.kind) as u64);
     let time_offsets = (!linux.time_offsets.is_empty())
         .then(|| linux.time_offsets.iter().map(|(clock, o)| format!("{clock} {} {}\n", o.secs, o.nanosecs)).collect::<String>());
     let staged = time_offsets.is_some() || (!joins.is_empty() && linux.has("user"));

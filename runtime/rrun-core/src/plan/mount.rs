@@ -58,7 +58,14 @@ pub struct IdMap {
 
 impl MountStep {
     pub fn new(destination: impl Into<PathBuf>, what: What) -> MountStep {
-        MountStep { destination: destination.into(), what, attrs: Attrs::default(), recursive_attrs: Attrs::default(), propagation: Vec::new(), idmap: None }
+        MountStep {
+            destination: destination.into(),
+            what,
+            attrs: Attrs::default(),
+            recursive_attrs: Attrs::default(),
+            propagation: Vec::new(),
+            idmap: None,
+        }
     }
 }
 
@@ -194,7 +201,10 @@ pub fn plan_mount(mount: &Mount, bundle: &Path) -> Result<MountStep> {
 
 fn new_filesystem(mount: &Mount, parsed: &Parsed) -> Result<What> {
     if mount.kind.is_empty() {
-        return Err(Error::invalid(format!("mounts: {}: type: must be given where no option is bind or rbind", mount.destination.display())));
+        return Err(Error::invalid(format!(
+            "mounts: {}: type: must be given where no option is bind or rbind",
+            mount.destination.display()
+        )));
     }
     if parsed.copy_up && mount.kind != "tmpfs" {
         return Err(Error::invalid(format!("mounts: {}: tmpcopyup: only tmpfs takes it", mount.destination.display())));
@@ -268,7 +278,11 @@ mod tests {
 
     fn plan(kind: &str, options: &[&str]) -> MountStep {
         let options = options.iter().map(ToString::to_string).collect();
-        plan_mount(&Mount { destination: "/x".into(), kind: kind.into(), source: "src".into(), options, ..Mount::default() }, Path::new("/b")).unwrap()
+        plan_mount(
+            &Mount { destination: "/x".into(), kind: kind.into(), source: "src".into(), options, ..Mount::default() },
+            Path::new("/b"),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -289,7 +303,8 @@ mod tests {
 
     #[test]
     fn an_unknown_option_of_a_bind_is_refused() {
-        let mount = Mount { destination: "/x".into(), kind: "bind".into(), source: "s".into(), options: vec!["size=1".into()], ..Mount::default() };
+        let mount =
+            Mount { destination: "/x".into(), kind: "bind".into(), source: "s".into(), options: vec!["size=1".into()], ..Mount::default() };
         assert!(plan_mount(&mount, Path::new("/b")).unwrap_err().to_string().contains("\"size\""));
     }
 }

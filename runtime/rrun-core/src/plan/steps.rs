@@ -19,7 +19,9 @@ pub enum InitStep {
     Hide,
     JoinNamespaces(Vec<Join>),
     /// Enters every namespace of a running container but the pid namespace, which the parent has set.
-    JoinContainer { namespaces: i32 },
+    JoinContainer {
+        namespaces: i32,
+    },
     /// Root of the user namespace just entered.
     BecomeMappedRoot,
     NewSession,
@@ -35,9 +37,18 @@ pub enum InitStep {
     /// The rootfs becomes a mount of its own and this process's idea of the container's root.
     BindRootfs(PathBuf),
     Mount(MountStep),
-    Devices { devices: Vec<DeviceStep>, bind: bool },
-    DevLinks { kcore: bool },
-    Console { size: Option<(u16, u16)>, bind_console: bool, owner: u32 },
+    Devices {
+        devices: Vec<DeviceStep>,
+        bind: bool,
+    },
+    DevLinks {
+        kcore: bool,
+    },
+    Console {
+        size: Option<(u16, u16)>,
+        bind_console: bool,
+        owner: u32,
+    },
     /// Asks the parent to run prestart and createRuntime hooks and waits.
     RuntimeHooks,
     CreateContainerHooks(Vec<Hook>),
@@ -48,22 +59,34 @@ pub enum InitStep {
     ReadonlyPaths(Vec<PathBuf>),
     MaskPaths(Vec<PathBuf>),
     ReadonlyRoot,
-    LsmLabel { apparmor: Option<String>, selinux: Option<String> },
+    LsmLabel {
+        apparmor: Option<String>,
+        selinux: Option<String>,
+    },
     Rlimits(Vec<(u32, u64, u64)>),
     Personality(u64),
     Scheduler(rrun_sys::process::SchedAttr),
     IoPriority(u32, u32),
     OwnStdio(u32),
-    WorkingDirectory { path: String, create: bool },
+    WorkingDirectory {
+        path: String,
+        create: bool,
+    },
     /// Looks for the program (PATH, permissions) and for HOME, with the container's files.
-    FindProgram { args: Vec<String>, env: Vec<String>, uid: u32 },
+    FindProgram {
+        args: Vec<String>,
+        env: Vec<String>,
+        uid: u32,
+    },
     NoNewPrivileges,
     Seccomp,
     BecomeUser(Identity),
     /// Tells the parent that all is done and waits for the start.
     AwaitStart,
     StartContainerHooks(Vec<Hook>),
-    CloseDescriptors { keep: u32 },
+    CloseDescriptors {
+        keep: u32,
+    },
     Exec,
 }
 
@@ -94,7 +117,13 @@ pub struct DeviceStep {
 }
 
 /// The steps of a container's first process.
-pub(super) fn init_steps(spec: &Spec, host: &HostFacts, options: &CreateOptions, spawn: &Spawn, warnings: &mut Vec<String>) -> Result<Vec<InitStep>> {
+pub(super) fn init_steps(
+    spec: &Spec,
+    host: &HostFacts,
+    options: &CreateOptions,
+    spawn: &Spawn,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<InitStep>> {
     let available = if spec.linux.has("user") { u64::MAX } else { host.capabilities };
     let default = Process::default();
     let process = plan_process(spec.process.as_ref().unwrap_or(&default), available, warnings);
@@ -106,7 +135,13 @@ pub(super) fn init_steps(spec: &Spec, host: &HostFacts, options: &CreateOptions,
     if let Some(p) = &spec.linux.personality {
         steps.push(InitStep::Personality(if p.domain == "LINUX32" { 0x8 } else { 0 }));
     }
-    steps.extend(process_steps(&process, spec.linux.seccomp.is_some(), spec.linux.has("user"), Some(&spec.hooks.start_container), options.preserve_fds));
+    steps.extend(process_steps(
+        &process,
+        spec.linux.seccomp.is_some(),
+        spec.linux.has("user"),
+        Some(&spec.hooks.start_container),
+        options.preserve_fds,
+    ));
     Ok(steps)
 }
 
@@ -168,8 +203,10 @@ fn entry_steps(spec: &Spec, options: &CreateOptions, spawn: &Spawn, oom_score_ad
 fn rootfs_steps(spec: &Spec, host: &HostFacts, options: &CreateOptions, process: &ProcessPlan) -> Result<Vec<InitStep>> {
     let linux = &spec.linux;
     let shared = propagation(&linux.rootfs_propagation).is_some_and(|p| p & libc::MS_SHARED != 0);
-    let mut steps =
-        vec![InitStep::TreePropagation((!shared).then_some(libc::MS_SLAVE | libc::MS_REC)), InitStep::BindRootfs(rootfs_path(spec, &options.bundle))];
+    let mut steps = vec![
+        InitStep::TreePropagation((!shared).then_some(libc::MS_SLAVE | libc::MS_REC)),
+        InitStep::BindRootfs(rootfs_path(spec, &options.bundle)),
+    ];
     let mut dev_is_ours = true;
     for mount in &spec.mounts {
         if mount.kind == "cgroup" || mount.kind == "cgroup2" {
@@ -225,7 +262,13 @@ fn finish_rootfs_steps(spec: &Spec, options: &CreateOptions) -> Vec<InitStep> {
 
 /// The last steps, the same for init and exec. Without no_new_privs the filter needs CAP_SYS_ADMIN, so it is loaded while the
 /// process still has it; with it, as late as can be, so that the profile need not allow what comes before.
-fn process_steps(process: &ProcessPlan, seccomp: bool, user_namespace: bool, start_hooks: Option<&Vec<Hook>>, preserve_fds: u32) -> Vec<InitStep> {
+fn process_steps(
+    process: &ProcessPlan,
+    seccomp: bool,
+    user_namespace: bool,
+    start_hooks: Option<&Vec<Hook>>,
+    preserve_fds: u32,
+) -> Vec<InitStep> {
     let mut steps = Vec::new();
     if process.apparmor.is_some() || process.selinux.is_some() {
         steps.push(InitStep::LsmLabel { apparmor: process.apparmor.clone(), selinux: process.selinux.clone() });
@@ -266,7 +309,18 @@ fn process_steps(process: &ProcessPlan, seccomp: bool, user_namespace: bool, sta
 pub(crate) fn sysctl_path(key: &str) -> String {
     match key.find(['.', '/']) {
         Some(at) if key.as_bytes()[at] == b'/' => key.to_string(),
-        _ => key.chars().map(|c| if c == '.' { '/' } else if c == '/' { '.' } else { c }).collect(),
+        _ => key
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
     }
 }
 
@@ -274,15 +328,10 @@ pub(crate) fn sysctl_path(key: &str) -> String {
 fn devices(listed: &[Device]) -> Vec<DeviceStep> {
     const DEFAULTS: [(&str, u32, u32); 6] =
         [("/dev/null", 1, 3), ("/dev/zero", 1, 5), ("/dev/full", 1, 7), ("/dev/random", 1, 8), ("/dev/urandom", 1, 9), ("/dev/tty", 5, 0)];
-    let defaults = DEFAULTS.iter().filter(|(path, ..)| !listed.iter().any(|d| d.path == Path::new(path))).map(|(path, major, minor)| DeviceStep {
-        path: path.into(),
-        kind: 'c',
-        major: *major,
-        minor: *minor,
-        mode: 0o666,
-        uid: 0,
-        gid: 0,
-    });
+    let defaults = DEFAULTS
+        .iter()
+        .filter(|(path, ..)| !listed.iter().any(|d| d.path == Path::new(path)))
+        .map(|(path, major, minor)| DeviceStep { path: path.into(), kind: 'c', major: *major, minor: *minor, mode: 0o666, uid: 0, gid: 0 });
     let listed = listed.iter().map(|d| DeviceStep {
         path: d.path.clone(),
         kind: match d.kind.as_str() {

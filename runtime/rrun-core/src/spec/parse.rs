@@ -30,7 +30,8 @@ mod tests {
 
     #[test]
     fn null_is_absent() {
-        let spec = parse_spec(br#"{"ociVersion":"1.0.2","mounts":null,"hooks":null,"linux":null,"process":{"args":["a"],"env":null}}"#).unwrap();
+        let spec =
+            parse_spec(br#"{"ociVersion":"1.0.2","mounts":null,"hooks":null,"linux":null,"process":{"args":["a"],"env":null}}"#).unwrap();
         assert!(spec.mounts.is_empty());
         assert_eq!(spec.process.unwrap().args, ["a"]);
     }
@@ -43,7 +44,10 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_names_do_not_fail_the_parser() {
-        let spec = parse_spec(br#"{"x-new":1,"process":{"capabilities":{"bounding":["CAP_FUTURE"]},"rlimits":[{"type":"RLIMIT_FUTURE","soft":1,"hard":1}]}}"#).unwrap();
+        let spec = parse_spec(
+            br#"{"x-new":1,"process":{"capabilities":{"bounding":["CAP_FUTURE"]},"rlimits":[{"type":"RLIMIT_FUTURE","soft":1,"hard":1}]}}"#,
+        )
+        .unwrap();
         assert_eq!(spec.process.unwrap().capabilities.unwrap().bounding, ["CAP_FUTURE"]);
     }
 

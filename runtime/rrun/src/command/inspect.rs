@@ -58,7 +58,8 @@ pub fn list(store: &Store, args: &List) -> Result<i32> {
     }
     let mut documents = Vec::new();
     for id in &ids {
-        let described = store.entry(id, false).and_then(|e| e.load().map(|s| (e, s))).map_err(anyhow::Error::from).and_then(|(e, s)| describe(&e, &s));
+        let described =
+            store.entry(id, false).and_then(|e| e.load().map(|s| (e, s))).map_err(anyhow::Error::from).and_then(|(e, s)| describe(&e, &s));
         match described {
             Ok(document) => documents.push(document),
             // One that is just being made or deleted must not hide the others.
@@ -121,10 +122,11 @@ pub fn signal_number(text: &str) -> Result<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT",
-        "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
+        "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
-    let real_time = |from: i32, sign: i32, rest: &str| if rest.is_empty() { Some(from) } else { rest.parse::<i32>().ok().map(|n| from + sign * n) };
+    let real_time =
+        |from: i32, sign: i32, rest: &str| if rest.is_empty() { Some(from) } else { rest.parse::<i32>().ok().map(|n| from + sign * n) };
     let number = match name {
         "POLL" => Some(29),
         "IOT" => Some(6),
@@ -142,7 +144,9 @@ mod tests {
 
     #[test]
     fn signals_have_many_names() {
-        for (text, number) in [("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("2", 2), ("0", 0), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SIGSYS", 31)] {
+        for (text, number) in
+            [("TERM", 15), ("SIGKILL", 9), ("sigusr1", 10), ("2", 2), ("0", 0), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("SIGSYS", 31)]
+        {
             assert_eq!(signal_number(text).unwrap(), number, "{text}");
         }
         for bad in ["", "SIG", "FOO", "65", "-1", "RTMIN+99"] {

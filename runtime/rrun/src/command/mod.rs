@@ -22,7 +22,9 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Create(args) => create::create(&store, global, &args).context("rrun create failed"),
         Command::Run(args) => create::run(&store, global, &args).context("rrun run failed"),
         Command::Exec(args) => exec::exec(&store, global, &args).context("exec failed"),
-        Command::Start(args) => done(lifecycle::start(&store.entry(&args.id, true)?)).context("rrun start failed: unable to start container process"),
+        Command::Start(args) => {
+            done(lifecycle::start(&store.entry(&args.id, true)?)).context("rrun start failed: unable to start container process")
+        }
         Command::State(args) => inspect::state(&store, &args.id),
         Command::Kill(args) => {
             let signal = inspect::signal_number(&args.signal)?;

@@ -9,8 +9,11 @@ use crate::cli::Spec;
 /// `rrun spec`: a config.json to start from; an existing one is never overwritten.
 pub fn spec(args: &Spec) -> Result<i32> {
     let path = args.bundle.clone().unwrap_or_else(|| PathBuf::from(".")).join("config.json");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create_new(true).open(&path).with_context(|| format!("{}: remove it first", path.display()))?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&path)
+        .with_context(|| format!("{}: remove it first", path.display()))?;
     let document = if args.rootless { rootless() } else { example() };
     writeln!(file, "{}", serde_json::to_string_pretty(&document)?).with_context(|| path.display().to_string())?;
     Ok(0)

@@ -64,12 +64,15 @@ fn bytes(flag: &str, text: Option<&str>) -> Result<Option<i64>> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_suffix("ib").or(lower.strip_suffix('b')).unwrap_or(&lower);
     let (digits, shift) = match lower.strip_suffix(['k', 'm', 'g', 't']) {
-        Some(digits) => (digits, lower.bytes().last().map_or(0, |u| match u {
-            b'k' => 10,
-            b'm' => 20,
-            b'g' => 30,
-            _ => 40,
-        })),
+        Some(digits) => (
+            digits,
+            lower.bytes().last().map_or(0, |u| match u {
+                b'k' => 10,
+                b'm' => 20,
+                b'g' => 30,
+                _ => 40,
+            }),
+        ),
         None => (lower, 0),
     };
     let number: i64 = digits.trim().parse().with_context(|| format!("{flag} {text:?}: give bytes, with k, m, g or t if you like"))?;
