@@ -23,6 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Engine {
     pub dir: tempfile::TempDir,
     pub core: Core,
+    cleanup: Cleanup,
 }
 
 /// Shim, runtime and init, built once; `CORE_TEST_RUNTIME` names another runtime.
@@ -73,17 +74,38 @@ pub async fn open(dir: &Path) -> Core {
     Core::open(config, store, tasks).await.expect("core")
 }
 
+/// Also after a failure nothing stays: shims and their children end, mounts and cgroups go.
+pub struct Cleanup(PathBuf);
+
+impl Drop for Cleanup {
+    fn drop(&mut self) {
+        let script = r#"
+            for process in /proc/[0-9]*; do
+                case "$(readlink $process/cwd 2>/dev/null)" in
+                    "$1"/*) kill -9 $(cat $process/task/*/children 2>/dev/null) "${process#/proc/}" 2>/dev/null;;
+                esac
+            done
+            grep -F "$1" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r mount; do umount -l "$mount"; done
+            find /sys/fs/cgroup -depth -type d -path "*/core-test-$2*" -exec rmdir {} + 2>/dev/null
+            rm -rf "$1"
+        "#;
+        let ran = Command::new("sh").args(["-c", script, "sh"]).arg(&self.0).arg(std::process::id().to_string()).status();
+        assert!(ran.is_ok() || std::thread::panicking(), "clean up: {ran:?}");
+    }
+}
+
 impl Engine {
     pub async fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("core").tempdir().expect("temp dir");
         let core = open(dir.path()).await;
         core.images.load(Cursor::new(image())).await.expect("load the image");
-        Self { dir, core }
+        let cleanup = Cleanup(dir.path().to_owned());
+        Self { dir, core, cleanup }
     }
 
     /// Another manager on the same directories, once the first has let go of them.
     pub async fn restart(self) -> Self {
-        let Self { dir, core } = self;
+        let Self { dir, core, cleanup } = self;
         core.close();
         drop(core);
         within(async {
@@ -94,7 +116,7 @@ impl Engine {
         })
         .await;
         let core = open(dir.path()).await;
-        Self { dir, core }
+        Self { dir, core, cleanup }
     }
 
     pub async fn create(&self, request: CreateContainer) -> String {
