@@ -368,6 +368,21 @@ fn bad_configurations_are_refused_before_anything_is_made() {
     }
 }
 
+#[test]
+fn regression_a_tmpfs_on_a_new_directory_is_writable_for_every_user_one_on_an_old_keeps_its_mode() {
+    let host = Host::new("tmpfs");
+    let old = host.dir.path().join("rootfs/old");
+    fs::create_dir(&old).unwrap();
+    fs::set_permissions(&old, std::os::unix::fs::PermissionsExt::from_mode(0o710)).unwrap();
+    let output = host.run(&["ls", "-ld", "/new", "/old"], |c| {
+        for destination in ["/new", "/old"] {
+            c["mounts"].as_array_mut().unwrap().push(json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"}));
+        }
+    });
+    let modes: Vec<String> = text(&output).lines().map(|l| l[..10].to_string()).collect();
+    assert_eq!(modes, ["drwxrwxrwt", "drwx--x---"], "{}", text(&output));
+}
+
 /// Needs `--features failpoints`: a failure at every single step, each of which must leave nothing.
 #[cfg(feature = "failpoints")]
 #[test]

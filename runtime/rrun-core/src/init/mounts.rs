@@ -7,7 +7,7 @@ use rrun_sys::fs::{self, FileType, OFlags, ResolveFlags};
 use rrun_sys::mount::{self, MountAttr, MountAttrFlags, UnmountFlags};
 use rrun_sys::process;
 
-use super::rootpath::{Kind, ensure};
+use super::rootpath::{Kind, ensure, find};
 use crate::plan::{ATTR_RDONLY, MountStep, What};
 use crate::{Context, Error, Result};
 
@@ -65,6 +65,7 @@ fn bind(root: &OwnedFd, step: &MountStep, source: &Path, recursive: bool) -> Res
 
 fn new_filesystem(root: &OwnedFd, step: &MountStep, what: (&str, &str, &[(String, Option<String>)]), copy_up: bool) -> Result<()> {
     let (fstype, source, data) = what;
+    let covers_existing = fstype == "tmpfs" && find(root, &step.destination)?.is_some();
     let place = place_for(root, step, Kind::Directory, None)?;
     let context = mount::fsopen(fstype)?;
     mount::fsconfig_string(&context, "source", source)?;
@@ -74,8 +75,9 @@ fn new_filesystem(root: &OwnedFd, step: &MountStep, what: (&str, &str, &[(String
             None => mount::fsconfig_flag(&context, key)?,
         }
     }
-    // A tmpfs takes the mode of the directory it covers, as the field does, unless a mode was asked for.
-    if fstype == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+    // A tmpfs takes the mode of a directory that it covers, as the field does, unless a mode was asked for. Where the directory
+    // was only made for it, the file system's own default (1777) holds: any user of the container may write there.
+    if covers_existing && !data.iter().any(|(key, _)| key == "mode") {
         let mode = fs::fstat(&place)?.st_mode & 0o7777;
         mount::fsconfig_string(&context, "mode", &format!("{mode:o}"))?;
     }
