@@ -383,6 +383,30 @@ fn regression_a_tmpfs_on_a_new_directory_is_writable_for_every_user_one_on_an_ol
     assert_eq!(modes, ["drwxrwxrwt", "drwx--x---"], "{}", text(&output));
 }
 
+#[test]
+fn what_a_killed_create_left_is_removed_by_force() {
+    let host = Host::new("killed");
+    let id = host.id(0);
+    host.configure(&["true"], |c| c["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]}));
+    let mut create = host.command(&["create", &id]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // The hook's process is the sign that everything before it is done.
+    let children = format!("/proc/{0}/task/{0}/children", create.id());
+    let hook = loop {
+        let pids: Vec<i32> = fs::read_to_string(&children).unwrap().split_whitespace().map(|p| p.parse().unwrap()).collect();
+        let is_hook = |pid: &&i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|c| c.trim() == "sleep");
+        if let Some(hook) = pids.iter().find(is_hook) {
+            break *hook;
+        }
+        std::thread::yield_now();
+    };
+    create.kill().unwrap();
+    create.wait().unwrap();
+    Command::new("kill").arg("-9").arg(hook.to_string()).status().unwrap();
+    assert!(!host.leftovers().is_empty(), "this test is about leftovers");
+    assert!(host.quiet(&["delete", "--force", &id]));
+    host.assert_clean();
+}
+
 /// Needs `--features failpoints`: a failure at every single step, each of which must leave nothing.
 #[cfg(feature = "failpoints")]
 #[test]

@@ -127,6 +127,10 @@ fn host_facts(spec: &Spec, request: &CreateRequest) -> Result<(Option<rrun_cgrou
 type Made = (State, Ready, Option<OwnedFd>);
 
 fn make<'a>(entry: &'a Entry, request: &CreateRequest, decided: &Decided<'_>, undo: &mut Undo<'a>) -> Result<Made> {
+    // From here on a runtime that is killed leaves a record that `delete --force` can follow: first of the cgroup to come,
+    // then of the process.
+    let nobody = ProcessId { pid: 0, start_time: 0, boot_id: String::new() };
+    entry.save(&new_state(decided, request, nobody, decided.cgroup))?;
     let cgroup = make_cgroup(request, decided, undo)?;
     log::failpoint("cgroup")?;
     let (terminal_ours, console_socket) = console_socket(decided.spec, request)?;
@@ -154,10 +158,9 @@ fn make<'a>(entry: &'a Entry, request: &CreateRequest, decided: &Decided<'_>, un
         container: None,
     })?;
     let init = ProcessId::of(spawned.pid())?;
-    let state = new_state(decided, request, init, cgroup.as_ref());
+    let state = new_state(decided, request, init, cgroup.as_ref().map(Cgroup::location));
     log::failpoint("spawned")?;
     let entered = spawned.enter(decided.plan.spawn.maps.as_ref(), cgroup.as_ref(), request.rootless)?;
-    // A runtime that is killed from here on leaves a record that `delete --force` can follow.
     entry.save(&state)?;
     entry.save_config(decided.text)?;
     let hooks = &decided.spec.hooks;
@@ -208,7 +211,7 @@ fn receive_master(ours: &OwnedFd) -> Result<OwnedFd> {
     socket::receive_fd(ours.as_fd())?.1.ok_or_else(|| Error::state("the container sent no terminal"))
 }
 
-fn new_state(decided: &Decided<'_>, request: &CreateRequest, init: ProcessId, cgroup: Option<&Cgroup>) -> State {
+fn new_state(decided: &Decided<'_>, request: &CreateRequest, init: ProcessId, cgroup: Option<&rrun_cgroup::Location>) -> State {
     State {
         written_by: State::FORMAT,
         min_reader: State::FORMAT,
@@ -218,7 +221,7 @@ fn new_state(decided: &Decided<'_>, request: &CreateRequest, init: ProcessId, cg
         rootfs: crate::plan::rootfs_path(decided.spec, &request.options.bundle),
         created: rfc3339_now(),
         init,
-        cgroup: cgroup.map(|c| c.location().clone()),
+        cgroup: cgroup.cloned(),
         annotations: decided.spec.annotations.clone(),
         hooks: decided.spec.hooks.clone(),
         namespaces: decided.spec.linux.namespaces.iter().fold(0, |all, n| all | crate::plan::namespace_flag(&n.kind)),
