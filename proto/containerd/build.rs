@@ -13,7 +13,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     // An `Any` needs its message's full name.
     config.enable_type_names();
-    tonic_prost_build::configure().build_client(grpc).build_server(grpc).build_transport(false).compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure()
+        .build_client(grpc)
+        .build_server(grpc)
+        .build_transport(false)
+        .compile_fds_with_config(descriptors, config)?;
     Ok(())
 }
 

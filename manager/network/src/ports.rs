@@ -46,7 +46,7 @@ impl Reservations {
     pub fn adopt(&mut self, owner: &str, ports: &[BoundPort]) {
         for port in ports {
             let socket = hold(port.protocol, port.host_ip, port.host_port).inspect_err(|err| {
-                tracing::warn!("port {}/{} of container {owner} cannot be reserved again: {err}", port.host_port, port.protocol)
+                tracing::warn!("port {}/{} of container {owner} cannot be reserved again: {err}", port.host_port, port.protocol);
             });
             self.held.insert(key(port), Held { owner: owner.to_owned(), _socket: socket.ok() });
         }

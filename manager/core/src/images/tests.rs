@@ -128,7 +128,7 @@ async fn pull_from_a_real_registry_and_pull_again() {
 
     let image = host.images.inspect(&name).await.expect("inspect");
     assert_eq!(image.id, pulled.id);
-    assert_eq!(image.repo_tags, [reference.clone()]);
+    assert_eq!(image.repo_tags, std::slice::from_ref(&reference));
     assert_eq!(image.repo_digests, [reference.with_digest(pulled.digest.clone())]);
     assert!(image.size > 0 && image.created == Some(1_704_164_645), "{image:?}");
     assert_eq!(image.config().cmd, ["/bin/sh"]);
