@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use oci_spec::image::{ConfigBuilder, HistoryBuilder, ImageConfigurationBuilder, RootFsBuilder};
 use rcontainerd_store::{Content, Labels};
 use rcontainerd_types::{Descriptor, Digest, Error, Platform, Reference, Result, media_type};
 use serde_json::json;
@@ -31,15 +32,7 @@ pub(super) fn build(content: &Content, program: &Path) -> Result<Shipped> {
     let bytes = std::fs::read(program).map_err(|err| Error::io(format!("read {}", program.display()), err))?;
     let layer = layer(&bytes)?;
     let layer_digest = Digest::sha256(&layer);
-    let platform = Platform::host();
-    let config = json!({
-        "architecture": platform.architecture,
-        "os": platform.os,
-        "config": {"Entrypoint": [format!("/{PROGRAM}"), "hello"], "Env": ["PATH=/"], "WorkingDir": "/"},
-        "rootfs": {"type": "layers", "diff_ids": [layer_digest]},
-        "history": [{"created_by": format!("COPY {PROGRAM} /"), "comment": "ships with rcontainerd"}],
-    });
-    let config = config.to_string().into_bytes();
+    let config = config(&layer_digest)?;
     let config_descriptor = Descriptor::new(media_type::OCI_CONFIG, Digest::sha256(&config), config.len() as u64);
     let layer_descriptor = Descriptor::new(media_type::OCI_LAYER, layer_digest, layer.len() as u64);
     let manifest = json!({
@@ -59,6 +52,30 @@ pub(super) fn build(content: &Content, program: &Path) -> Result<Shipped> {
     document::keep(content, &config_descriptor, &config, Labels::new())?;
     document::keep(content, &target, &manifest, document::references(&document))?;
     Ok(Shipped { target, config: config_descriptor.digest, row })
+}
+
+/// The image's configuration document (image-spec, "config").
+fn config(layer: &Digest) -> Result<Vec<u8>> {
+    let failed = |err: oci_spec::OciSpecError| Error::internal(format!("write the shipped image's configuration: {err}"));
+    let platform = Platform::host();
+    let process = ConfigBuilder::default()
+        .entrypoint([format!("/{PROGRAM}"), PROGRAM.to_owned()])
+        .env(["PATH=/".to_owned()])
+        .working_dir("/")
+        .build()
+        .map_err(failed)?;
+    let layers = RootFsBuilder::default().typ("layers").diff_ids([layer.to_string()]).build().map_err(failed)?;
+    let origin =
+        HistoryBuilder::default().created_by(format!("COPY {PROGRAM} /")).comment("ships with rcontainerd").build().map_err(failed)?;
+    let document = ImageConfigurationBuilder::default()
+        .architecture(platform.architecture.as_str())
+        .os(platform.os.as_str())
+        .config(process)
+        .rootfs(layers)
+        .history([origin])
+        .build()
+        .map_err(failed)?;
+    document.to_string().map(String::into_bytes).map_err(failed)
 }
 
 /// A tar with the program alone: no dates, no names of this machine.
