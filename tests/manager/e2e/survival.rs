@@ -35,7 +35,7 @@ fn an_exit_while_the_manager_is_away_is_known_afterwards() {
         "--network",
         "none",
         "--name",
-        "c",
+        "away",
         "-v",
         &bind,
         "busybox",
@@ -47,9 +47,9 @@ fn an_exit_while_the_manager_is_away_is_known_afterwards() {
     host.stop_manager();
     std::fs::write(fifo.join("open"), "").expect("open the gate");
     host.start_manager();
-    host.rdocker(["wait", "c"]).success().stdout("9\n");
-    host.rdocker(["logs", "c"]).success().stdout("last\n");
-    host.rdocker(["inspect", "-f", "{{.State.Status}}", "c"]).success().stdout("exited\n");
+    host.rdocker(["wait", "away"]).success().stdout("9\n");
+    host.rdocker(["logs", "away"]).success().stdout("last\n");
+    host.rdocker(["inspect", "-f", "{{.State.Status}}", "away"]).success().stdout("exited\n");
 }
 
 #[test]
