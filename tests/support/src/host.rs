@@ -192,6 +192,18 @@ impl TestHost {
         processes.chain(mounts).chain(cgroups).chain(files.map(|file| format!("file {}", file.path().display()))).collect()
     }
 
+    /// What is still there after a while: a shim that waits to deliver its last events to a manager that was away ends a moment later.
+    fn lasting_leftovers(&self) -> Vec<String> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let left = self.leftovers();
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            pause();
+        }
+    }
+
     fn remove_containers(&self) {
         let ids = self.rdocker(["ps", "-aq"]).stdout;
         let ids: Vec<&str> = ids.split_whitespace().collect();
@@ -228,7 +240,7 @@ impl Drop for TestHost {
         } else if self.manager.is_some() {
             self.remove_containers();
         }
-        let left = if failing { Vec::new() } else { self.leftovers() };
+        let left = if failing { Vec::new() } else { self.lasting_leftovers() };
         if let Some(mut manager) = self.manager.take() {
             drop(manager.kill());
             drop(manager.wait());
