@@ -102,7 +102,7 @@ impl Config {
 
     fn parse(text: &str) -> Result<Self> {
         toml::from_str(text).map_err(|err| {
-            let line = err.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+            let line = err.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
             anyhow::anyhow!("line {line}: {}", err.message().lines().collect::<Vec<_>>().join(" "))
         })
     }
