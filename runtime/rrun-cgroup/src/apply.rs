@@ -28,6 +28,14 @@ pub(crate) fn apply(cgroup: &Cgroup, plan: &Plan) -> Result<()> {
     plan.devices.as_ref().map_or(Ok(()), |policy| devices(cgroup, policy))
 }
 
+/// Judges what a plan wants judged, before anything is changed.
+pub(crate) fn refuse(cgroup: &Cgroup, plan: &Plan) -> Result<()> {
+    plan.steps.iter().try_for_each(|step| match step {
+        Step::RefuseBelowUsage { limit } => refuse_below_usage(cgroup, *limit),
+        _ => Ok(()),
+    })
+}
+
 fn dir_for<'a>(cgroup: &'a Cgroup, write: &Write) -> Result<&'a Dir> {
     let dir = if write.controller.is_empty() { cgroup.location.unified() } else { cgroup.location.dir_of(write.controller) };
     dir.ok_or_else(|| Error::Unsupported(format!("{}: no cgroup hierarchy has {}", write.resource, write.file)))
@@ -138,9 +146,15 @@ fn devices(cgroup: &Cgroup, policy: &Policy) -> Result<()> {
 
 fn devices_v1(dir: &Dir, policy: &Policy) -> Result<()> {
     let current = v1::parse_list(&fsio::read(&dir.path.join("devices.list"))?);
+    // Each file is opened once, however many rules there are.
+    let mut files: [Option<fsio::Lines>; 2] = [None, None];
     for line in v1::transition(&current, policy) {
-        let file = if line.allow { "devices.allow" } else { "devices.deny" };
-        fsio::write_told(&dir.path.join(file), &line.text)?;
+        let slot = &mut files[usize::from(line.allow)];
+        let file = match slot {
+            Some(file) => file,
+            None => slot.insert(fsio::Lines::open(&dir.path.join(if line.allow { "devices.allow" } else { "devices.deny" }))?),
+        };
+        file.write(&line.text)?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::fsio;
 use crate::group::{Cgroup, children};
 use crate::host::Version;
 use crate::location::{Dir, Location};
+use crate::systemd;
 
 /// Freezing takes microseconds, unless a process hangs in the kernel.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(10);
@@ -38,28 +39,34 @@ impl Cgroup {
         done.inspect_err(|_| self.thaw().unwrap_or_default())
     }
 
-    /// Lets them run again.
+    /// Lets them run again. In a cgroup that is gone nobody waits for it.
     pub fn thaw(&self) -> Result<()> {
         let dir = self.freezer()?;
-        match dir.version {
-            Version::V1 => fsio::write_told(&dir.path.join("freezer.state"), "THAWED"),
-            Version::V2 => {
-                fsio::write_told(&dir.path.join("cgroup.freeze"), "0")?;
-                wait_for(dir, "frozen", 0, FREEZE_PATIENCE).map(drop)
-            }
+        let (file, value) = match dir.version {
+            Version::V1 => (dir.path.join("freezer.state"), "THAWED"),
+            Version::V2 => (dir.path.join("cgroup.freeze"), "0"),
+        };
+        match fsio::write(&file, value) {
+            Err(e) if fsio::is_gone(&e) => Ok(()),
+            Err(e) => Err(Error::io(format!("write {value:?} to"), &file, e)),
+            Ok(()) if dir.version == Version::V2 => wait_for(dir, "frozen", 0, FREEZE_PATIENCE).map(drop),
+            Ok(()) => Ok(()),
         }
     }
 
-    /// One read: whether the container is paused.
+    /// One read: whether the container is paused. A cgroup that is gone holds nobody back.
     pub fn freezer_state(&self) -> Result<FreezerState> {
         let dir = self.freezer()?;
-        match dir.version {
-            Version::V1 => Ok(v1_state(&fsio::read(&dir.path.join("freezer.state"))?)),
-            Version::V2 => {
-                let frozen = fsio::flat_key(&fsio::read(&dir.path.join("cgroup.events"))?, "frozen");
-                Ok(if frozen == Some(1) { FreezerState::Frozen } else { FreezerState::Thawed })
-            }
-        }
+        let file = match dir.version {
+            Version::V1 => "freezer.state",
+            Version::V2 => "cgroup.events",
+        };
+        let Some(text) = fsio::read_if_there(&dir.path.join(file))? else { return Ok(FreezerState::Thawed) };
+        Ok(match dir.version {
+            Version::V1 => v1_state(&text),
+            Version::V2 if fsio::flat_key(&text, "frozen") == Some(1) => FreezerState::Frozen,
+            Version::V2 => FreezerState::Thawed,
+        })
     }
 
     /// Sends a signal to every process in it and below it. SIGKILL leaves no process behind that forks in between.
@@ -67,7 +74,7 @@ impl Cgroup {
         if signal == libc::SIGKILL && self.kill_at_once()? {
             // A frozen v1 task does not die before it is thawed.
             return match self.location.dir_of("freezer") {
-                Some(dir) if dir.version == Version::V1 => self.thaw_if_there(),
+                Some(dir) if dir.version == Version::V1 => self.thaw(),
                 _ => Ok(()),
             };
         }
@@ -77,7 +84,7 @@ impl Cgroup {
         let frozen = was_frozen || self.freeze().is_ok();
         let sent = self.signal_rounds(signal, frozen);
         if signal == Signal::KILL || (frozen && !was_frozen) {
-            self.thaw_if_there()?;
+            self.thaw_if_possible()?;
         }
         sent
     }
@@ -93,11 +100,8 @@ impl Cgroup {
         }
     }
 
-    fn thaw_if_there(&self) -> Result<()> {
-        match self.location.dir_of("freezer") {
-            Some(dir) if dir.path.exists() => self.thaw(),
-            _ => Ok(()),
-        }
+    fn thaw_if_possible(&self) -> Result<()> {
+        self.location.dir_of("freezer").map_or(Ok(()), |_| self.thaw())
     }
 
     fn signal_rounds(&self, signal: Signal, frozen: bool) -> Result<()> {
@@ -127,13 +131,21 @@ impl Cgroup {
             .ok_or_else(|| Error::Unsupported("pause and resume need the v1 controller freezer or cgroup v2: mount one of them".into()))
     }
 
-    /// Kills what is left in it, waits for emptiness, removes it and every cgroup below it. A cgroup that is gone is no error.
+    /// Kills what is left in it, waits for emptiness, removes it and every cgroup below it, ends its scope if systemd made it. A
+    /// cgroup that is gone is no error.
     pub fn remove(self, patience: Duration) -> Result<()> {
+        match self.location.unit.clone() {
+            Some(unit) => systemd::release(&unit, self.remove_directories(patience)),
+            None => self.remove_directories(patience),
+        }
+    }
+
+    fn remove_directories(self, patience: Duration) -> Result<()> {
         let dirs: Vec<Dir> = self.location.dirs.into_iter().filter(|dir| !removed(&dir.path)).collect();
         if dirs.is_empty() {
             return Ok(());
         }
-        let left = Cgroup { location: Location { dirs }, unified: None };
+        let left = Cgroup { location: Location { dirs, unit: None }, unified: None };
         let start = Instant::now();
         left.signal_all(libc::SIGKILL)?;
         left.wait_until_empty(start, patience)?;

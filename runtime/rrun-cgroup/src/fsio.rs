@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
@@ -17,6 +17,25 @@ pub(crate) fn write(path: &Path, value: &str) -> io::Result<()> {
 /// As [`write`], with an error that tells what was to be written where.
 pub(crate) fn write_told(path: &Path, value: &str) -> Result<()> {
     write(path, value).map_err(|e| Error::io(format!("write {value:?} to"), path, e))
+}
+
+/// A file that takes several values, one write(2) each.
+pub(crate) struct Lines {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lines {
+    pub(crate) fn open(path: &Path) -> Result<Lines> {
+        let file = OpenOptions::new().write(true).open(path).map_err(|e| Error::io("open", path, e))?;
+        Ok(Lines { file, path: path.to_path_buf() })
+    }
+
+    pub(crate) fn write(&mut self, value: &str) -> Result<()> {
+        let told = |e: io::Error| Error::io(format!("write {value:?} to"), &self.path, e);
+        let written = self.file.write(value.as_bytes()).map_err(told)?;
+        if written == value.len() { Ok(()) } else { Err(told(io::ErrorKind::WriteZero.into())) }
+    }
 }
 
 /// Reads a whole file without asking for its size first (kernfs says 0).

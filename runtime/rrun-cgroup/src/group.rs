@@ -15,7 +15,9 @@ use crate::location::{Dir, Location};
 use crate::make::Maker;
 use crate::oom::OomWatch;
 use crate::plan::Plan;
+use crate::pressure::PressureWatch;
 use crate::stats::{self, Stats};
+use crate::systemd::{self, Unit};
 
 /// A cgroup that exists: the only thing here that changes the host.
 #[derive(Debug)]
@@ -35,6 +37,17 @@ impl Cgroup {
         }
     }
 
+    /// Takes the cgroup of a scope that systemd has just made around a process; what systemd does not make is made here: other
+    /// v1 hierarchies, which the process `pid` joins too, controllers handed down on v2.
+    pub fn adopt(location: &Location, pid: i32) -> Result<Cgroup> {
+        let mut maker = Maker::default();
+        let joined = |cgroup: Cgroup| cgroup.attach(pid, true).map(|()| cgroup);
+        match maker.adopt_all(location).and_then(|()| Cgroup::open(location)).and_then(joined) {
+            Ok(cgroup) => Ok(cgroup),
+            Err(e) => Err(maker.undo(e)),
+        }
+    }
+
     /// Opens one that exists (from the state file). One that is gone opens too: [`Cgroup::remove`] then has nothing to do, it has
     /// no processes, and what needs it says that it is not there.
     pub fn open(location: &Location) -> Result<Cgroup> {
@@ -43,10 +56,11 @@ impl Cgroup {
     }
 
     /// For exec: this cgroup, or, where the container has made cgroups of its own so that its top takes no processes any more
-    /// (v2), the one that `init_pid` is in. `sub` (runc's `exec --cgroup`) names one below the container's top.
-    pub fn for_exec(location: &Location, init_pid: i32, sub: Option<&str>) -> Result<Cgroup> {
-        if let Some(sub) = sub {
-            return Cgroup::open(&below(location, sub)?);
+    /// (v2), the one that `init_pid` is in. `sub` (runc's `exec --cgroup`) names cgroups below the container's top, `controllers:path` those of some v1 hierarchies.
+    pub fn for_exec(location: &Location, init_pid: i32, subs: &[String]) -> Result<Cgroup> {
+        if !subs.is_empty() {
+            let below = subs.iter().try_fold(location.clone(), |location, sub| below(&location, sub))?;
+            return Cgroup::open(&below);
         }
         let cgroup = Cgroup::open(location)?;
         match location.unified() {
@@ -73,13 +87,26 @@ impl Cgroup {
         &self.location
     }
 
-    /// The v2 directory (O_DIRECTORY | O_CLOEXEC) for `clone_args.cgroup` with CLONE_INTO_CGROUP; None on v1 alone.
+    /// The v2 directory (O_DIRECTORY | O_CLOEXEC) for `clone_args.cgroup` with CLONE_INTO_CGROUP; None on v1 alone, and where only
+    /// the user's systemd may move a process.
     pub fn unified_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.unified.as_ref().map(AsFd::as_fd)
+        self.unified.as_ref().filter(|_| self.users_unit().is_none()).map(AsFd::as_fd)
+    }
+
+    /// Whether a process must be moved into it (by [`Cgroup::attach`]) after it was made.
+    pub fn wants_attach(&self) -> bool {
+        self.location.v1().next().is_some() || self.users_unit().is_some()
+    }
+
+    fn users_unit(&self) -> Option<&Unit> {
+        self.location.unit.as_ref().filter(|unit| unit.user)
     }
 
     /// Moves a process into every hierarchy; `in_unified`: it was cloned into the v2 directory already (then pure v2 does nothing).
     pub fn attach(&self, pid: i32, in_unified: bool) -> Result<()> {
+        if let Some(unit) = self.users_unit().filter(|_| !in_unified) {
+            return systemd::attach(&self.location, unit, pid);
+        }
         let text = pid.to_string();
         let unified = self.location.unified().filter(|_| !in_unified);
         for dir in self.location.v1().chain(unified) {
@@ -92,6 +119,32 @@ impl Cgroup {
     /// Carries a plan out. On failure, says which file refused which value.
     pub fn apply(&self, plan: &Plan) -> Result<()> {
         apply::apply(self, plan)
+    }
+
+    /// Brings a live cgroup to a plan: by systemd first, where its scope is systemd's.
+    pub fn update(&self, mut plan: Plan) -> Result<()> {
+        if let Some(unit) = &self.location.unit {
+            apply::refuse(self, &plan)?;
+            systemd::update(&self.location, unit, &mut plan)?;
+        }
+        self.apply(&plan)
+    }
+
+    /// Gives the cgroup to a user, who may then make cgroups in it (cgroups(7), "Cgroup delegation"): the directory and the files
+    /// that the kernel names for this. cgroup v2 alone.
+    pub fn give_to(&self, uid: u32) -> Result<()> {
+        let Some(dir) = self.location.unified().filter(|_| self.location.is_pure_v2()) else { return Ok(()) };
+        let listed = fsio::read_if_there(Path::new("/sys/kernel/cgroup/delegate"))?;
+        let files = listed.unwrap_or_else(|| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n".into());
+        let owner = Some(rustix::fs::Uid::from_raw(uid));
+        for path in std::iter::once(dir.path.clone()).chain(files.lines().map(|file| dir.path.join(file))) {
+            match rustix::fs::chown(&path, owner, None) {
+                // Files of a controller that is not there.
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(e) => return Err(Error::io(format!("give user {uid}"), &path, e)),
+            }
+        }
+        Ok(())
     }
 
     /// Every process in it and in cgroups below it. A cgroup that is gone has none.
@@ -112,6 +165,11 @@ impl Cgroup {
     pub fn oom_watch(&self) -> Result<OomWatch> {
         OomWatch::new(&self.location)
     }
+
+    /// Memory pressure to wait for, where the kernel tells it.
+    pub fn pressure_watch(&self) -> Result<Option<PressureWatch>> {
+        PressureWatch::new(&self.location)
+    }
 }
 
 fn open_dir(path: &Path) -> Result<Option<OwnedFd>> {
@@ -127,13 +185,27 @@ fn hands_controllers_down(dir: &Dir) -> Result<bool> {
 }
 
 fn below(location: &Location, sub: &str) -> Result<Location> {
-    let relative = sub.trim_start_matches('/');
+    let (controllers, path) = sub.split_once(':').map_or((None, sub), |(controllers, path)| (Some(controllers), path));
+    let relative = path.trim_start_matches('/');
     if Path::new(relative).components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
-        return Err(Error::Invalid(format!("cgroup {sub:?} is not below the container's: give a plain path")));
+        return Err(Error::Invalid(format!("bad sub cgroup path: {sub:?} is not below the container's: give a plain path")));
     }
     let mut location = location.clone();
-    for dir in &mut location.dirs {
+    let wanted: Vec<&str> = controllers.map(|list| list.split(',').collect()).unwrap_or_default();
+    for controller in &wanted {
+        if !location.v1().any(|dir| dir.controllers.iter().any(|c| c == controller)) {
+            return Err(Error::Invalid(format!("sub cgroup {sub:?}: unknown controller {controller:?}: no v1 hierarchy has it")));
+        }
+    }
+    let chosen = |dir: &Dir| controllers.is_none() || dir.controllers.iter().any(|c| wanted.contains(&c.as_str()));
+    for dir in location.dirs.iter_mut().filter(|dir| chosen(dir)) {
         dir.path = dir.path.join(relative);
+        if !dir.path.is_dir() {
+            return Err(Error::Invalid(format!(
+                "error adding pid of the process to cgroup {}: no such file or directory: make it first",
+                dir.path.display()
+            )));
+        }
     }
     Ok(location)
 }

@@ -1,6 +1,5 @@
 //! What cgroup hierarchies this process sees, and where a container's cgroup lies in them.
 
-use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -87,19 +86,42 @@ impl Host {
 
     /// Where the container `id` lives, from `linux.cgroupsPath`: absolute is below the mount's top, relative below this
     /// process's own cgroup (on v2 below that one's parent, since a cgroup with processes cannot hand out controllers),
-    /// absent is the same as the relative path `id`.
-    pub fn locate(&self, cgroups_path: Option<&str>, id: &str, driver: Driver) -> Result<Location> {
+    /// absent is the same as the relative path `id`. (Under systemd: [`crate::Systemd::locate`].)
+    pub fn locate(&self, cgroups_path: Option<&str>, id: &str) -> Result<Location> {
         self.mode()?;
         let path = cgroups_path.filter(|p| !p.is_empty()).unwrap_or(id);
-        if driver == Driver::Systemd {
-            return Err(Error::Unsupported(format!(
-                "cannot make {path:?} through systemd: --systemd-cgroup is not supported yet; drop the flag and give linux.cgroupsPath as a path"
-            )));
-        }
         let path = Path::new(path);
         refuse_dot_dot(path)?;
         let dirs = self.mounts.iter().map(|mount| self.place(mount, path)).collect::<Result<Vec<_>>>()?;
-        Ok(Location { dirs })
+        Ok(Location { dirs, unit: None })
+    }
+
+    /// Whether this process may make these directories and put a process there; the error names what it may not write to. On v2 the
+    /// kernel wants leave of the cgroup above both the process's old place and its new one: a user may own a directory and still
+    /// get nobody into it.
+    pub fn within_reach(&self, location: &Location) -> Result<()> {
+        let own = self.location_of(std::process::id().cast_signed())?;
+        for dir in &location.dirs {
+            let there = dir.path.ancestors().find(|above| above.exists()).unwrap_or(&dir.mount_point);
+            must_be_writable(there, "make cgroups in")?;
+            if dir.version == Version::V2 {
+                let from = own.unified().map_or(dir.mount_point.as_path(), |own| own.path.as_path());
+                let common = dir.path.ancestors().find(|above| from.starts_with(above)).unwrap_or(&dir.mount_point);
+                must_be_writable(&common.join("cgroup.procs"), "move processes by")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same path in every hierarchy, given from the top of the cgroup namespace.
+    pub(crate) fn below_mounts(&self, path: &Path) -> Location {
+        let place = |mount: &Mount| Dir {
+            version: mount.version,
+            controllers: mount.controllers.clone(),
+            mount_point: mount.mount_point.clone(),
+            path: below_root(mount, &path.to_string_lossy()),
+        };
+        Location { dirs: self.mounts.iter().map(place).collect(), unit: None }
     }
 
     /// Where the process `pid` is now, in every hierarchy.
@@ -113,7 +135,7 @@ impl Host {
                 Some(Dir { version: mount.version, controllers: mount.controllers.clone(), mount_point: mount.mount_point.clone(), path })
             })
             .collect();
-        Ok(Location { dirs })
+        Ok(Location { dirs, unit: None })
     }
 
     fn place(&self, mount: &Mount, path: &Path) -> Result<Dir> {
@@ -180,8 +202,15 @@ fn refuse_dot_dot(path: &Path) -> Result<()> {
     Ok(())
 }
 
+fn must_be_writable(path: &Path, doing: &str) -> Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).map_err(|e| Error::io(doing, path, e))
+}
+
 fn read(path: &str) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|e| Error::io("read", Path::new(path), e))
+    // Of procfs: as long as its own tables.
+    rrun_sys::fs::read_file(Path::new(path), 64 << 20)
+        .map_err(|e| Error::io("read", Path::new(path), std::io::Error::from_raw_os_error(e.errno())))
 }
 
 #[cfg(test)]
@@ -195,7 +224,7 @@ mod tests {
 
     fn paths(mountinfo: &str, own: &str, cgroups_path: Option<&str>) -> Vec<String> {
         let host = Host::from_proc(mountinfo.as_bytes(), own.as_bytes());
-        let location = host.locate(cgroups_path, "id", Driver::Cgroupfs).unwrap();
+        let location = host.locate(cgroups_path, "id").unwrap();
         location.dirs.iter().map(|dir| dir.path.display().to_string()).collect()
     }
 
@@ -230,9 +259,8 @@ mod tests {
     fn paths_that_lead_elsewhere_are_refused() {
         let host = Host::from_proc(V2.as_bytes(), b"0::/\n");
         for path in ["/a/../../b", "..", "/", "."] {
-            assert!(host.locate(Some(path), "id", Driver::Cgroupfs).is_err(), "{path}");
+            assert!(host.locate(Some(path), "id").is_err(), "{path}");
         }
-        assert!(host.locate(Some("system.slice:rrun:x"), "id", Driver::Systemd).unwrap_err().to_string().contains("--systemd-cgroup"));
         assert!(Host::from_proc(b"", b"").mode().unwrap_err().to_string().contains("mount -t cgroup2"));
     }
 }

@@ -1,4 +1,4 @@
-//! Control groups of containers: cgroup v1, hybrid and v2.
+//! Control groups of containers: cgroup v1, hybrid and v2, made by ourselves or through systemd.
 //!
 //! ```text
 //! Host::detect → locate(cgroupsPath) → Location ─┬→ Plan::for_create(resources)   pure: a list of writes
@@ -24,8 +24,10 @@ mod make;
 mod mountinfo;
 mod oom;
 mod plan;
+mod pressure;
 mod resources;
 mod stats;
+mod systemd;
 
 pub use control::FreezerState;
 pub use devices::{Key as DeviceKey, Kind as DeviceKind, Policy as DevicePolicy};
@@ -36,5 +38,7 @@ pub use location::{Dir, Location};
 pub use mountinfo::{Membership, cgroup_mounts, decode as decode_mountinfo_path, memberships};
 pub use oom::{OomEvent, OomWatch};
 pub use plan::{Plan, PlanOptions, Step, Write};
+pub use pressure::PressureWatch;
 pub use resources::*;
 pub use stats::*;
+pub use systemd::{Scope, ScopeProperties, Systemd, Unit};

@@ -6,11 +6,15 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::host::Version;
+use crate::systemd::Unit;
 
 /// One cgroup directory per hierarchy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     pub dirs: Vec<Dir>,
+    /// The scope that it is the cgroup of, where systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
 }
 
 /// The cgroup's directory in one hierarchy.

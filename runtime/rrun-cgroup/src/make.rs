@@ -29,11 +29,26 @@ impl Maker {
         Ok(())
     }
 
+    /// As [`Maker::make_all`], where some directories are there already, with a process in them.
+    pub fn adopt_all(&mut self, location: &Location) -> Result<()> {
+        for dir in &location.dirs {
+            let made_from = self.made.len();
+            self.make_with_parents(&dir.path, &dir.mount_point)?;
+            self.fill_cpusets(dir, made_from)?;
+        }
+        location.unified().filter(|_| location.is_pure_v2()).map_or(Ok(()), hand_controllers_down)
+    }
+
     fn make(&mut self, dir: &Dir) -> Result<()> {
         let made_from = self.made.len();
         if !self.make_with_parents(&dir.path, &dir.mount_point)? {
+            refuse_frozen(dir)?;
             return refuse_populated(&dir.path);
         }
+        self.fill_cpusets(dir, made_from)
+    }
+
+    fn fill_cpusets(&self, dir: &Dir, made_from: usize) -> Result<()> {
         if dir.controllers.iter().any(|c| c == "cpuset") {
             self.made[made_from..].iter().try_for_each(|path| inherit_cpuset(path))?;
         }
@@ -78,9 +93,24 @@ fn refuse_populated(path: &Path) -> Result<()> {
     match own_pids(path)?.len() {
         0 => Ok(()),
         n => Err(Error::Invalid(format!(
-            "{} is in use by {n} process(es) of someone else: give the container another cgroupsPath",
+            "container's cgroup is not empty: {n} process(es) found in {}: give the container another cgroupsPath",
             path.display()
         ))),
+    }
+}
+
+/// A process that is put into a frozen cgroup would never come up to say so.
+fn refuse_frozen(dir: &Dir) -> Result<()> {
+    let (file, frozen) = match dir.version {
+        Version::V2 => ("cgroup.freeze", "1"),
+        Version::V1 if dir.controllers.iter().any(|c| c == "freezer") => ("freezer.state", "FROZEN"),
+        Version::V1 => return Ok(()),
+    };
+    match fsio::read_if_there(&dir.path.join(file))? {
+        Some(state) if state.trim() == frozen => {
+            Err(Error::Invalid(format!("container's cgroup unexpectedly frozen: {}: thaw or remove it", dir.path.display())))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -88,7 +118,12 @@ fn refuse_populated(path: &Path) -> Result<()> {
 fn inherit_cpuset(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let value = fsio::read(&parent.join(file))?;
+        let mut value = fsio::read(&parent.join(file))?;
+        // Somebody else's directory, made and never set up.
+        if value.trim().is_empty() && parent.join(file).exists() && parent.parent().is_some_and(|p| p.join(file).exists()) {
+            inherit_cpuset(parent)?;
+            value = fsio::read(&parent.join(file))?;
+        }
         fsio::write_told(&path.join(file), value.trim())?;
     }
     Ok(())

@@ -21,6 +21,8 @@ pub struct OomWatch {
     /// `memory.events` or `memory.oom_control`: both count kills in a line `oom_kill N`.
     counter: File,
     seen: u64,
+    /// v1 wakes when memory has run out, and for nothing else; before the kill is counted.
+    wakes_first: bool,
 }
 
 /// What a wake-up of an [`OomWatch`] means.
@@ -52,12 +54,18 @@ impl OomWatch {
     /// Never blocks: call it when the fd is readable.
     pub fn read(&mut self) -> Result<OomEvent> {
         let mut buffer = [0u8; 4096];
-        match rustix::io::read(&self.fd, &mut buffer) {
-            Ok(_) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+        let woken = match rustix::io::read(&self.fd, &mut buffer) {
+            Ok(_) => true,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => false,
             Err(e) => return Err(Error::io("read the OOM events of", Path::new("cgroup"), e)),
-        }
+        };
         let Some(count) = self.count() else { return Ok(OomEvent::Gone) };
-        let killed = count.saturating_sub(self.seen);
+        let counted = count.saturating_sub(self.seen);
+        let killed = match (self.wakes_first, woken) {
+            (true, true) => counted.max(1),
+            (true, false) => 0,
+            (false, _) => counted,
+        };
         self.seen = count;
         Ok(if killed > 0 { OomEvent::Killed(killed) } else { OomEvent::Nothing })
     }
@@ -86,7 +94,7 @@ fn watch_v2(dir: &Path) -> Result<OomWatch> {
     let told = |e| Error::io("watch", &path, e);
     let fd = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(told)?;
     inotify::add_watch(&fd, &path, inotify::WatchFlags::MODIFY | inotify::WatchFlags::DELETE_SELF).map_err(told)?;
-    Ok(OomWatch { fd, counter, seen: 0 })
+    Ok(OomWatch { fd, counter, seen: 0, wakes_first: false })
 }
 
 fn watch_v1(dir: &Path) -> Result<OomWatch> {
@@ -94,5 +102,5 @@ fn watch_v1(dir: &Path) -> Result<OomWatch> {
     let counter = open(&path)?;
     let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| Error::io("make an eventfd for", &path, e))?;
     fsio::write_told(&dir.join("cgroup.event_control"), &format!("{} {}", fd.as_raw_fd(), counter.as_raw_fd()))?;
-    Ok(OomWatch { fd, counter, seen: 0 })
+    Ok(OomWatch { fd, counter, seen: 0, wakes_first: true })
 }

@@ -43,7 +43,11 @@ impl CapSets {
             ambient: set(&spec.ambient),
         };
         // The kernel raises into the ambient set only what is permitted and inheritable.
-        sets.ambient &= sets.permitted & sets.inheritable;
+        let possible = sets.permitted & sets.inheritable;
+        for name in names(sets.ambient & !possible) {
+            warnings.push(format!("can't raise ambient capability {name}: operation not permitted: it is not permitted and inheritable"));
+        }
+        sets.ambient &= possible;
         sets.effective &= sets.permitted;
         if missing != 0 {
             warnings.push(format!("ignoring capabilities that this host does not have: {}", names(missing).join(", ")));
@@ -92,7 +96,8 @@ mod tests {
     #[test]
     fn unknown_and_missing_capabilities_warn_once() {
         let mut warnings = Vec::new();
-        let sets = CapSets::from_spec(&spec(&["CAP_KILL", "CAP_FUTURE", "CAP_SYS_RESOURCE"]), !(1 << 24), &mut warnings);
+        let wanted = Capabilities { ambient: Vec::new(), ..spec(&["CAP_KILL", "CAP_FUTURE", "CAP_SYS_RESOURCE"]) };
+        let sets = CapSets::from_spec(&wanted, !(1 << 24), &mut warnings);
         assert_eq!(sets.bounding, 1 << 5);
         assert_eq!(
             warnings,
@@ -102,7 +107,9 @@ mod tests {
 
     #[test]
     fn ambient_needs_inheritable() {
-        assert_eq!(CapSets::from_spec(&spec(&["CAP_KILL"]), u64::MAX, &mut Vec::new()).ambient, 0);
+        let mut warnings = Vec::new();
+        assert_eq!(CapSets::from_spec(&spec(&["CAP_KILL"]), u64::MAX, &mut warnings).ambient, 0);
+        assert!(warnings[0].starts_with("can't raise ambient capability CAP_KILL: operation not permitted"), "{warnings:?}");
     }
 
     #[test]

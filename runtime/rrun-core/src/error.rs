@@ -21,11 +21,11 @@ pub enum Error {
     #[error("{0}")]
     Exec(String),
     /// A step of the container's init failed.
-    #[error("{step}: {message}")]
+    #[error("error during container init: {step}: {message}")]
     Step { step: String, message: String },
-    /// Something went wrong while doing this.
-    #[error("{doing}: {source}")]
-    Doing { doing: String, source: Box<Error> },
+    /// Something went wrong while doing this; the message tells the cause, so it is no source that would be told again.
+    #[error("{doing}: {cause}")]
+    Doing { doing: String, cause: Box<Error> },
     #[error(transparent)]
     Sys(#[from] rrun_sys::Error),
     #[error(transparent)]
@@ -54,11 +54,17 @@ impl Error {
         match self {
             Error::Sys(e) => Some(e.errno()),
             Error::Cgroup(e) => e.raw_os_error(),
-            Error::Doing { source, .. } => source.errno(),
+            Error::Doing { cause, .. } => cause.errno(),
             Error::Unclean { cause, .. } => cause.errno(),
             _ => None,
         }
     }
+}
+
+/// A message as one line: what is wrong in a file may hold anything, and terminals and logs take control characters at their word.
+pub(crate) fn one_line(message: &impl ToString) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    message.to_string().chars().map(shown).collect()
 }
 
 /// Says what was being done when something failed.
@@ -68,6 +74,6 @@ pub trait Context<T> {
 
 impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn doing(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|e| Error::Doing { doing: what(), source: Box::new(e.into()) })
+        self.map_err(|e| Error::Doing { doing: what(), cause: Box::new(e.into()) })
     }
 }

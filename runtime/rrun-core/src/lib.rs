@@ -11,14 +11,20 @@
 pub mod caps;
 mod error;
 pub mod hooks;
+mod host_root;
 pub mod init;
 pub mod lifecycle;
 pub mod log;
+mod netdev;
+pub mod notify;
 pub mod parent;
 pub mod plan;
+mod procfs;
+pub mod rdt;
 pub mod seal;
 pub mod seccomp;
 pub mod spec;
 pub mod state;
 
+use error::one_line;
 pub use error::{Context, Error, Result};

@@ -71,8 +71,13 @@ fn write(level: &str, message: &str) {
     };
     // The log is where failures are told; when it fails itself, stderr is what is left.
     if wrote.is_err() && log.file.is_some() {
-        eprint!("{line}");
+        say(line.trim_end());
     }
+}
+
+/// A line on stderr, for people. There is nobody to tell that nobody listens.
+pub fn say(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
 }
 
 /// Fails where RRUN_FAILPOINT says so, in builds for tests.

@@ -5,6 +5,7 @@
 //!   state.json          State, replaced as a whole; absent: the create was cut off
 //!   config.json         the configuration as it was at create, for exec
 //!   start.sock          where `start` says go; its presence means "created"
+//!   notify/notify.sock  where the container's program notifies, if the runtime has somebody to tell
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,14 +17,17 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rrun_sys::fs::{self, AtFlags, OFlags};
 use serde::{Deserialize, Serialize};
 
+use crate::host_root::HostRoot;
 use crate::spec::Hooks;
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, one_line};
 
 /// Beside the containers' directories: compiled filters.
 pub const SECCOMP_CACHE: &str = ".seccomp";
 
 /// The version of the format; a reader refuses a file whose `min_reader` is newer than itself.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// What readers of the first version may take for the whole record.
+const SIMPLE: u32 = 1;
 
 /// One container's record.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,8 +43,20 @@ pub struct State {
     pub init: ProcessId,
     /// None: made without cgroups (rootless, no delegation).
     pub cgroup: Option<rrun_cgroup::Location>,
+    /// Its group of resctrl.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::rdt::Group>,
+    /// Without a mount namespace: its mount on the host. A reader that does not know of it would leave it there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_root: Option<HostRoot>,
     pub annotations: BTreeMap<String, String>,
     pub hooks: Hooks,
+    /// Whether its processes live in a pid namespace with others.
+    #[serde(default)]
+    pub shares_pid_namespace: bool,
+    /// Whether its processes keep their caller's session keyring.
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// `CLONE_NEW*` of the namespaces that are not the runtime's.
     pub namespaces: i32,
 }
@@ -103,11 +119,11 @@ impl ProcessId {
 /// State letter and start time of a process; None: there is none.
 fn stat(pid: i32) -> Result<Option<(u8, u64)>> {
     let path = format!("/proc/{pid}/stat");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => return Ok(None),
-        Err(e) => return Err(Error::io("read", Path::new(&path), &e)),
+    let text = match fs::read_file(Path::new(&path), 1 << 16) {
+        Err(e) if e.is(libc::ENOENT) || e.is(libc::ESRCH) => return Ok(None),
+        done => done?,
     };
+    let text = String::from_utf8_lossy(&text);
     // The name in parentheses may hold anything: what counts comes after the last one.
     let rest = text.rsplit_once(')').map(|(_, rest)| rest).unwrap_or_default();
     let mut fields = rest.split_ascii_whitespace();
@@ -116,9 +132,9 @@ fn stat(pid: i32) -> Result<Option<(u8, u64)>> {
     Ok(Some((letter, start)))
 }
 
-fn boot_id() -> Result<String> {
-    let path = "/proc/sys/kernel/random/boot_id";
-    std::fs::read_to_string(path).map(|s| s.trim().to_string()).map_err(|e| Error::io("read", Path::new(path), &e))
+pub(crate) fn boot_id() -> Result<String> {
+    let id = fs::read_file(Path::new("/proc/sys/kernel/random/boot_id"), 4096)?;
+    Ok(String::from_utf8_lossy(&id).trim().to_string())
 }
 
 /// The directory of all containers.
@@ -209,20 +225,29 @@ impl Entry {
             Some(libc::ENOENT) => Error::state(format!("container {} was not made completely: remove it with `delete --force`", self.id)),
             _ => e,
         })?;
-        let state: State = serde_json::from_slice(&bytes).map_err(|e| Error::state(format!("{}: {e}", self.path.join(STATE).display())))?;
+        let state = State::parse(&bytes).map_err(|e| Error::state(format!("{}: {e}", self.path.join(STATE).display())))?;
         if state.min_reader > FORMAT {
             return Err(Error::state(format!("{}: written by a newer rrun: use that one", self.path.join(STATE).display())));
         }
         Ok(state)
     }
 
-    pub fn save(&self, state: &State) -> Result<()> {
-        let bytes = serde_json::to_vec(state).map_err(|e| Error::state(format!("state.json: {e}")))?;
-        self.replace(STATE, &bytes)
+    /// What is to be made, for whoever cleans up after a runtime that is killed meanwhile. It means nothing after a loss of power.
+    pub fn save_intent(&self, state: &State) -> Result<()> {
+        self.replace(STATE, &to_json(state)?, false)
     }
 
-    pub fn save_config(&self, text: &[u8]) -> Result<()> {
-        self.replace(CONFIG, text)
+    /// The record of a container, with its configuration: both survive a loss of power if what they lie on does.
+    pub fn save(&self, state: &State, config: &[u8]) -> Result<()> {
+        let sync = !fs::is_in_memory(&self.dir)?;
+        self.replace(CONFIG, config, sync)?;
+        self.replace(STATE, &to_json(state)?, sync)?;
+        if !sync {
+            return Ok(());
+        }
+        fs::fsync(&self.dir)?;
+        // The directory itself is as new as what is in it.
+        Ok(fs::fsync(fs::openat(&self.dir, Path::new(".."), OFlags::RDONLY | OFlags::DIRECTORY, 0)?)?)
     }
 
     pub fn load_config(&self) -> Result<Vec<u8>> {
@@ -234,11 +259,15 @@ impl Entry {
         Ok(fs::read_to_end(&file, 16 << 20)?)
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn replace(&self, name: &str, bytes: &[u8], sync: bool) -> Result<()> {
         use std::io::Write;
         let new = format!("{name}.new");
         let file = fs::openat(&self.dir, Path::new(&new), OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC, 0o600)?;
-        std::fs::File::from(file).write_all(bytes).map_err(|e| Error::io("write", &self.path.join(&new), &e))?;
+        let mut file = std::fs::File::from(file);
+        file.write_all(bytes).map_err(|e| Error::io("write", &self.path.join(&new), &e))?;
+        if sync {
+            fs::fsync(&file)?;
+        }
         Ok(fs::renameat(&self.dir, Path::new(&new), Path::new(name))?)
     }
 
@@ -261,13 +290,27 @@ impl Entry {
 
     /// Removes the directory with all that the runtime puts into it.
     pub fn remove(&self) -> Result<()> {
-        for name in [STATE, CONFIG, SOCKET, "state.json.new", "config.json.new"] {
-            match fs::unlinkat(&self.dir, Path::new(name), AtFlags::empty()) {
-                Err(e) if e.is(libc::ENOENT) => {}
-                done => done?,
-            }
+        self.remove_files(&[STATE, CONFIG])?;
+        let remove_directory = || fs::unlinkat(fs::CWD, &self.path, AtFlags::REMOVEDIR);
+        match remove_directory() {
+            Err(e) if e.is(libc::ENOTEMPTY) => {}
+            done => return Ok(done?),
         }
-        Ok(fs::unlinkat(fs::CWD, &self.path, AtFlags::REMOVEDIR)?)
+        // What only some containers have, or a runtime that was killed has left.
+        let socket = format!("{}/{}", crate::notify::DIRECTORY, crate::notify::SOCKET);
+        self.remove_files(&[SOCKET, "state.json.new", "config.json.new", &socket])?;
+        match fs::unlinkat(&self.dir, Path::new(crate::notify::DIRECTORY), AtFlags::REMOVEDIR) {
+            Err(e) if e.is(libc::ENOENT) => {}
+            done => done?,
+        }
+        Ok(remove_directory()?)
+    }
+
+    fn remove_files(&self, names: &[&str]) -> Result<()> {
+        names.iter().try_for_each(|name| match fs::unlinkat(&self.dir, Path::new(name), AtFlags::empty()) {
+            Err(e) if e.is(libc::ENOENT) => Ok(()),
+            done => Ok(done?),
+        })
     }
 
     /// What the container is now.
@@ -275,19 +318,35 @@ impl Entry {
         if !state.init.is_alive()? {
             return Ok(Status::Stopped);
         }
-        if self.is_waiting() {
-            return Ok(Status::Created);
-        }
         let frozen = match &state.cgroup {
             Some(location) => rrun_cgroup::Cgroup::open(location)?.freezer_state()? != rrun_cgroup::FreezerState::Thawed,
             None => false,
         };
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        // A container can be paused before it is started, too.
+        Ok(match (frozen, self.is_waiting()) {
+            (true, _) => Status::Paused,
+            (false, true) => Status::Created,
+            (false, false) => Status::Running,
+        })
     }
+}
+
+fn to_json(state: &State) -> Result<Vec<u8>> {
+    serde_json::to_vec(state).map_err(|e| Error::state(format!("state.json: {e}")))
 }
 
 impl State {
     pub const FORMAT: u32 = FORMAT;
+
+    /// The oldest version whose reader does right by a record with or without a mount on the host.
+    pub fn min_reader(host_root: Option<&HostRoot>) -> u32 {
+        if host_root.is_some() { FORMAT } else { SIMPLE }
+    }
+
+    /// Reads what [`Entry::save`] has written; the error is one line.
+    pub fn parse(bytes: &[u8]) -> std::result::Result<State, String> {
+        serde_json::from_slice(bytes).map_err(|e| one_line(&e))
+    }
 }
 
 /// runc's rule for ids.

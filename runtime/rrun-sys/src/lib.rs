@@ -6,7 +6,10 @@
 
 pub mod bpf;
 mod error;
+pub mod filesystem;
 pub mod fs;
+pub mod keys;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

@@ -85,10 +85,44 @@ pub fn cloexec_from(first: i32) -> Result<()> {
     }
 }
 
-fn cloexec_one_by_one(first: i32) -> Result<()> {
+/// Closes every descriptor from `first` on but those of `keep` (close_range(2), Linux 5.9; older kernels: over /proc/self/fd).
+/// For a child made by [`clone3`], whose owners of the others never run again.
+pub fn close_all_but(first: i32, keep: &[i32]) -> Result<()> {
+    let mut keep: Vec<i32> = keep.iter().copied().filter(|fd| *fd >= first).collect();
+    keep.sort_unstable();
+    let mut from = first as libc::c_uint;
+    for fd in keep {
+        if fd as libc::c_uint > from {
+            close_range(from, fd as libc::c_uint - 1)?;
+        }
+        from = fd as libc::c_uint + 1;
+    }
+    close_range(from, libc::c_uint::MAX)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<()> {
+    // SAFETY: the caller of close_all_but vouches for the owners of what is closed.
+    let ret = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    match check(ret, "close_range", || format!("{first}-{last}")) {
+        Err(e) if e.is(libc::ENOSYS) => {
+            for fd in open_descriptors()?.into_iter().filter(|fd| (first..=last).contains(&(*fd as libc::c_uint))) {
+                // SAFETY: as above; EBADF of the directory that was just read is harmless.
+                unsafe { libc::close(fd) };
+            }
+            Ok(())
+        }
+        done => done.map(drop),
+    }
+}
+
+fn open_descriptors() -> Result<Vec<i32>> {
     let entries =
         std::fs::read_dir("/proc/self/fd").map_err(|e| Error::new("open", "/proc/self/fd", e.raw_os_error().unwrap_or(libc::EIO)))?;
-    for fd in entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok()).filter(|fd| *fd >= first) {
+    Ok(entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<i32>().ok()).collect())
+}
+
+fn cloexec_one_by_one(first: i32) -> Result<()> {
+    for fd in open_descriptors()?.into_iter().filter(|fd| *fd >= first) {
         // SAFETY: F_SETFD changes a flag of a descriptor only; EBADF of one that was closed meanwhile is harmless.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
@@ -106,6 +140,12 @@ pub fn duplicate_to(from: impl AsFd, to: i32) -> Result<()> {
 pub fn is_open(fd: i32) -> bool {
     // SAFETY: F_GETFD reads a flag; a bad descriptor is an error.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Whether this descriptor number was left open by who executed this program: what it has opened itself closes on exec.
+pub fn is_inherited(fd: i32) -> bool {
+    // SAFETY: F_GETFD reads a flag; a bad descriptor is an error.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) == 0 }
 }
 
 /// Closes a descriptor in a child made by [`clone3`], where the parent's owner of it is never dropped: what the description
@@ -247,6 +287,14 @@ pub fn join_namespace(fd: impl AsFd, what: i32) -> Result<()> {
     check(ret.into(), "setns", || format!("{what:#x}")).map(drop)
 }
 
+/// The kind of a namespace, as `CLONE_NEW*` (ioctl_ns(2), NS_GET_NSTYPE, Linux 4.11); another file is an error.
+pub fn namespace_kind(fd: impl AsFd) -> Result<i32> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: the request takes no argument.
+    let ret = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) };
+    check(ret.into(), "ioctl", || "NS_GET_NSTYPE".to_string()).map(|kind| kind as i32)
+}
+
 /// unshare(2) with `CLONE_NEW*` flags.
 pub fn unshare(flags: i32) -> Result<()> {
     // SAFETY: integers only; descriptors stay shared unless CLONE_FILES is given, which no caller does.
@@ -271,6 +319,23 @@ pub fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     // SAFETY: a null old-limit pointer is allowed; `limit` lives through the call.
     let ret = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::from_ref(&limit), std::ptr::null::<libc::rlimit64>()) };
     check(ret, "prlimit", || format!("{soft}:{hard}")).map(drop)
+}
+
+/// getrlimit(2): the hard limit of this process; u64::MAX is infinity.
+pub fn hard_limit(resource: u32) -> Result<u64> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a null new-limit pointer is allowed; `limit` lives through the call.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, std::ptr::null::<libc::rlimit64>(), std::ptr::from_mut(&mut limit)) };
+    check(ret, "prlimit", || resource.to_string())?;
+    Ok(limit.rlim_max)
+}
+
+/// clock_gettime(2) of CLOCK_BOOTTIME or, if not `boot`, CLOCK_MONOTONIC: (seconds, nanoseconds).
+pub fn clock(boot: bool) -> Result<(i64, i64)> {
+    let id = if boot { nix::time::ClockId::CLOCK_BOOTTIME } else { nix::time::ClockId::CLOCK_MONOTONIC };
+    let now = nix::time::clock_gettime(id).describe("clock_gettime", String::new)?;
+    Ok((now.tv_sec(), now.tv_nsec()))
 }
 
 /// personality(2).
@@ -309,6 +374,40 @@ pub fn set_io_priority(class: u32, level: u32) -> Result<()> {
     // SAFETY: integers only.
     let ret = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, (class << 13) | level) };
     check(ret, "ioprio_set", || format!("class {class} level {level}")).map(drop)
+}
+
+/// sched_setaffinity(2) of a thread (0: this one): bit n of the words is CPU n. The kernel drops what the thread's cpuset has not;
+/// EINVAL: nothing is left.
+pub fn set_affinity(pid: i32, mask: &[u64]) -> Result<()> {
+    // SAFETY: length and pointer describe one slice.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(mask), mask.as_ptr()) };
+    check(ret, "sched_setaffinity", || format!("{pid} {mask:x?}")).map(drop)
+}
+
+/// sched_getaffinity(2) of this thread: the mask's first word, for messages.
+pub fn affinity() -> Result<u64> {
+    let mut mask = [0u64; 16];
+    // SAFETY: length and pointer describe one array.
+    let ret = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr()) };
+    check(ret, "sched_getaffinity", String::new).map(|_| mask[0])
+}
+
+/// set_mempolicy(2): `mode` with its flags, bit n of the words is node n.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<()> {
+    // The kernel takes one bit less than it is told (set_mempolicy(2), bugs).
+    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let pointer = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits - 1` bits, which the slice has; null with zero bits is the empty set.
+    let ret = unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, pointer, bits) };
+    check(ret, "set_mempolicy", || format!("mode {mode:#x} nodes {nodes:x?}")).map(drop)
+}
+
+/// pidfd_getfd(2), Linux 5.6: a duplicate of descriptor `fd` of another process.
+pub fn pidfd_getfd(pidfd: impl AsFd, fd: i32) -> Result<OwnedFd> {
+    // SAFETY: integers only.
+    let ret = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), fd, 0u32) };
+    // SAFETY: the kernel has just returned this descriptor to us; nothing else owns it.
+    check(ret, "pidfd_getfd", || fd.to_string()).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// keyctl(2), KEYCTL_JOIN_SESSION_KEYRING: a fresh session keyring of this name; returns its serial.
@@ -365,10 +464,35 @@ pub fn pidfd_exited(pidfd: impl AsFd, timeout: Option<std::time::Duration>) -> R
 
 /// poll(2) for input or hang-up on several descriptors.
 pub fn wait_readable(fds: &[BorrowedFd<'_>], timeout: Option<std::time::Duration>) -> Result<Vec<bool>> {
+    wait_ready(fds, &[], timeout)
+}
+
+/// The same for descriptors of which some are to be read and others written; the result is in this order.
+pub fn wait_ready(input: &[BorrowedFd<'_>], output: &[BorrowedFd<'_>], timeout: Option<std::time::Duration>) -> Result<Vec<bool>> {
+    let input = input.iter().map(|fd| (*fd, Wanted::Input));
+    wait_for(&input.chain(output.iter().map(|fd| (*fd, Wanted::Room))).collect::<Vec<_>>(), timeout)
+}
+
+/// What a descriptor is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    Input,
+    Room,
+    /// POLLPRI: the event of a file of the kernel's, that could be read at any time.
+    Event,
+}
+
+/// poll(2) until one is ready, or for so long.
+pub fn wait_for(fds: &[(BorrowedFd<'_>, Wanted)], timeout: Option<std::time::Duration>) -> Result<Vec<bool>> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let flags = |wanted| match wanted {
+        Wanted::Input => PollFlags::IN,
+        Wanted::Room => PollFlags::OUT,
+        Wanted::Event => PollFlags::PRI,
+    };
     let end = timeout.map(|t| std::time::Instant::now() + t);
     loop {
-        let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let mut polled: Vec<PollFd<'_>> = fds.iter().map(|(fd, wanted)| PollFd::from_borrowed_fd(*fd, flags(*wanted))).collect();
         let left = end.map(|end| {
             let left = end.saturating_duration_since(std::time::Instant::now());
             Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
@@ -457,17 +581,80 @@ pub fn next_signal(fd: impl AsFd) -> Result<Option<i32>> {
     }
 }
 
-/// Unblocks every signal and sets back to the default what this process ignores: a new program starts clean.
-pub fn reset_signals() -> Result<()> {
+/// What is of use in std's own start of a program, without the rest: descriptors 0, 1 and 2 are open, so that no file of this
+/// program's takes their place, and a reader that has gone is an error, not a signal.
+pub fn start() -> Result<()> {
+    let closed = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+    let mut fds = [closed(0), closed(1), closed(2)];
+    // SAFETY: three pollfd that live through the call; it waits for nothing.
+    let ret = unsafe { libc::poll(fds.as_mut_ptr(), 3, 0) };
+    crate::check(ret.into(), "poll", || "0 1 2".to_string())?;
+    for _ in fds.iter().filter(|fd| fd.revents & libc::POLLNVAL != 0) {
+        use std::os::fd::IntoRawFd;
+        let null = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty());
+        // The lowest number that is free; nobody owns it from here on.
+        let number = null.describe("open", || "/dev/null".to_string())?.into_raw_fd();
+        if number > 2 {
+            return Err(Error::new("open", format!("/dev/null as {number} in place of a closed 0, 1 or 2"), libc::EBADF));
+        }
+    }
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { nix::sys::signal::signal(nix::sys::signal::Signal::SIGPIPE, nix::sys::signal::SigHandler::SigIgn) }
+        .describe("signal", || "SIGPIPE".to_string())
+        .map(drop)
+}
+
+/// A program whose start is [`start`] and then the function named, in place of std's: that one reads procfs, makes a second stack and
+/// catches faults, each time a program runs.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn main(_: std::ffi::c_int, _: *const *const std::ffi::c_char) -> std::ffi::c_int {
+            $main()
+        }
+    };
+}
+
+/// The signals that this process ignores: bit n-1 is signal n. Callers ignore some (a shell's `nohup`, a service manager SIGPIPE).
+pub fn ignored_signals() -> Result<u64> {
+    let status = crate::fs::read_file(std::path::Path::new("/proc/self/status"), 1 << 16)?;
+    let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"SigIgn:"));
+    let mask = line.and_then(|hex| u64::from_str_radix(std::str::from_utf8(hex).ok()?.trim(), 16).ok());
+    mask.ok_or_else(|| Error::new("read", "/proc/self/status: SigIgn", libc::EINVAL))
+}
+
+/// Unblocks every signal, and sets those of the mask to the default action: a new program starts clean, whatever this one and its
+/// callers have ignored. execve(2) alone does that for handlers only.
+pub fn reset_signals(ignored: u64) -> Result<()> {
     use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).describe("sigprocmask", String::new)?;
-    // SAFETY: SIG_DFL is always valid. Rust's start-up ignores SIGPIPE, the only disposition this program changes.
-    let previous = unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    if previous == libc::SIG_ERR {
-        Err(Error::new("signal", "SIGPIPE", io::Error::last_os_error().raw_os_error().unwrap_or(0)))
-    } else {
-        Ok(())
+    // The kernel's struct sigaction: handler SIG_DFL, no flags, no restorer, an empty mask. glibc's own call refuses signals 32 and 33.
+    let default = [0u64; 4];
+    let set_size = size_of::<u64>();
+    for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
+        // SAFETY: `default` is as large as the kernel's struct, and the default action runs no code of ours.
+        let done = unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), set_size) };
+        if done != 0 {
+            return Err(Error::new("rt_sigaction", signal.to_string(), io::Error::last_os_error().raw_os_error().unwrap_or(0)));
+        }
     }
+    Ok(())
+}
+
+/// From here until exec a signal that asks for an end ends this process, also as the first one of a pid namespace, to which the
+/// kernel delivers none that it does not handle.
+pub fn end_on_signals() -> Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal)
+    }
+    let handler = nix::sys::signal::SigHandler::Handler(end);
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGABRT, libc::SIGTERM] {
+        let number = nix::sys::signal::Signal::try_from(signal).describe("signal", || signal.to_string())?;
+        // SAFETY: the handler only calls _exit, which is safe in a signal handler; exec puts the default back.
+        unsafe { nix::sys::signal::signal(number, handler) }.describe("signal", || signal.to_string())?;
+    }
+    Ok(())
 }
 
 /// Ends this process without running anything else (a child made by [`clone3`] must not run its parent's destructors).

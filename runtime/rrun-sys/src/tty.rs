@@ -29,6 +29,13 @@ pub fn set_size(tty: impl AsFd, rows: u16, columns: u16) -> Result<()> {
         .describe("TIOCSWINSZ", String::new)
 }
 
+/// Leaves line ends as they are written (no ONLCR): whoever shows the output has a terminal that adds carriage returns itself.
+pub fn keep_line_ends(tty: impl AsFd) -> Result<()> {
+    let mut settings = rustix::termios::tcgetattr(tty.as_fd()).describe("TCGETS", String::new)?;
+    settings.output_modes.remove(rustix::termios::OutputModes::ONLCR);
+    rustix::termios::tcsetattr(tty, rustix::termios::OptionalActions::Now, &settings).describe("TCSETS", String::new)
+}
+
 /// Reads the window size as (rows, columns).
 pub fn size(tty: impl AsFd) -> Result<(u16, u16)> {
     rustix::termios::tcgetwinsize(tty).describe("TIOCGWINSZ", String::new).map(|w| (w.ws_row, w.ws_col))

@@ -1,8 +1,10 @@
 //! The foreground: signals and the terminal pass through until the process ends.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use anyhow::Result;
+use rrun_core::notify::Relay;
 use rrun_sys::process::{self, Ended};
 use rrun_sys::tty;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
@@ -13,6 +15,8 @@ pub struct Followed {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub master: Option<OwnedFd>,
+    /// What the container tells this process's service manager.
+    pub relay: Option<Relay>,
 }
 
 /// Signals that go on to the container. Not among them: faults, and what cannot be caught.
@@ -58,11 +62,19 @@ fn follow_raw(followed: &Followed, signals: &OwnedFd) -> Result<Ended> {
                 fds.push(rustix::stdio::stdin());
             }
         }
+        let relay_at = fds.len();
+        fds.extend(followed.relay.iter().map(AsFd::as_fd));
         if let (Some(ended), false) = (ended, output_open) {
+            // Its last words came before its end.
+            if let Some(relay) = &followed.relay {
+                while process::wait_readable(&[relay.as_fd()], Some(Duration::ZERO))?[0] {
+                    pass_on(relay);
+                }
+            }
             return Ok(ended);
         }
         // Once it has ended, what is left in the terminal is read without waiting for more: somebody may keep it open.
-        let patience = ended.map(|_| std::time::Duration::ZERO);
+        let patience = ended.map(|_| Duration::ZERO);
         let ready = process::wait_readable(&fds, patience)?;
         if ended.is_some() && !ready[1..].iter().any(|r| *r) {
             output_open = false;
@@ -70,14 +82,24 @@ fn follow_raw(followed: &Followed, signals: &OwnedFd) -> Result<Ended> {
         if ready[0] {
             ended = ended.or(on_signals(followed, signals)?);
         }
-        if let Some(master) = &followed.master {
-            if ready.get(1) == Some(&true) {
+        if let Some(relay) = followed.relay.as_ref().filter(|_| ready[relay_at]) {
+            pass_on(relay);
+        }
+        if let Some(master) = followed.master.as_ref().filter(|_| relay_at > 1) {
+            if ready[1] {
                 output_open = copy(master.as_fd(), rustix::stdio::stdout());
             }
-            if ready.get(2) == Some(&true) {
+            if relay_at > 2 && ready[2] {
                 input_open = copy(rustix::stdio::stdin(), master.as_fd());
             }
         }
+    }
+}
+
+/// This process is what its service manager watches.
+fn pass_on(relay: &Relay) {
+    if let Err(e) = relay.pass_on(std::process::id().cast_signed()) {
+        rrun_core::log::warn(&e.to_string());
     }
 }
 

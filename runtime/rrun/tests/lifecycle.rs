@@ -2,98 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails there")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-struct Host {
-    dir: tempfile::TempDir,
-    prefix: String,
-}
-
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-impl Host {
-    fn new(name: &str) -> Host {
-        let dir = tempfile::Builder::new().prefix("rrun-test-").tempdir().unwrap();
-        let bin = dir.path().join("rootfs/bin");
-        fs::create_dir_all(&bin).unwrap();
-        fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        fs::copy("/usr/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
-        for applet in ["sh", "sleep", "id", "cat", "grep", "true", "ls", "tty", "mkdir"] {
-            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-        }
-        let host = Host { dir, prefix: format!("rruntest-{name}-{}", std::process::id()) };
-        assert!(host.rrun(&["spec", "--bundle", host.bundle()]).status.success());
-        host
-    }
-
-    fn bundle(&self) -> &str {
-        self.dir.path().to_str().unwrap()
-    }
-
-    fn id(&self, n: usize) -> String {
-        format!("{}-{n}", self.prefix)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rrun"));
-        command.arg("--root").arg(self.dir.path().join("state")).args(args).current_dir(self.dir.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn rrun(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Like rrun, for commands that leave a container behind: it would keep pipes open.
-    fn quiet(&self, args: &[&str]) -> bool {
-        self.command(args).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
-    }
-
-    fn configure(&self, args: &[&str], change: impl FnOnce(&mut Value)) {
-        let path = self.dir.path().join("config.json");
-        let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        config["process"]["terminal"] = false.into();
-        config["process"]["args"] = json!(args);
-        config["linux"]["cgroupsPath"] = json!(format!("/{}", self.prefix));
-        change(&mut config);
-        fs::write(path, config.to_string()).unwrap();
-    }
-
-    fn run(&self, args: &[&str], change: impl FnOnce(&mut Value)) -> Output {
-        self.configure(args, change);
-        self.rrun(&["run", &self.id(0)])
-    }
-
-    fn leftovers(&self) -> Vec<PathBuf> {
-        let mut found: Vec<PathBuf> = fs::read_dir(self.dir.path().join("state"))
-            .map(|d| d.map(|e| e.unwrap().path()).filter(|p| !p.ends_with(".seccomp")).collect())
-            .unwrap_or_default();
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap() {
-            let path = hierarchy.unwrap().path().join(&self.prefix);
-            found.extend(path.exists().then_some(path));
-        }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        found.extend(mounts.lines().filter(|l| l.contains(self.bundle())).map(PathBuf::from));
-        found
-    }
-
-    fn assert_clean(&self) {
-        assert_eq!(self.leftovers(), Vec::<PathBuf>::new());
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        for n in 0..3 {
-            self.quiet(&["delete", "--force", &self.id(n)]);
-        }
-    }
-}
+mod support;
+use support::{Host, text};
 
 #[test]
 fn run_passes_output_and_exit_code_and_leaves_nothing() {
@@ -151,11 +66,12 @@ fn what_cannot_be_run_is_told_in_the_fields_words_and_leaves_nothing() {
     for (program, words) in table {
         let output = host.run(&[program], |_| {});
         assert_eq!(output.status.code(), Some(1), "{program}");
-        assert!(
-            text(&output).contains("unable to start container process: ") && text(&output).contains(&words.replace('"', "\\\"")),
-            "{}",
-            text(&output)
-        );
+        let said = text(&output);
+        if words.starts_with("exec /") {
+            assert_eq!(said, format!("{words}\n"));
+        } else {
+            assert!(said.contains("unable to start container process: ") && said.contains(&words.replace('"', "\\\"")), "{said}");
+        }
         host.assert_clean();
     }
 }
@@ -260,7 +176,7 @@ fn proc_through_a_symlink_of_the_image_is_refused() {
     fs::create_dir(host.dir.path().join("rootfs/elsewhere")).unwrap();
     std::os::unix::fs::symlink("elsewhere", host.dir.path().join("rootfs/proc")).unwrap();
     let output = host.run(&["true"], |_| {});
-    assert!(text(&output).contains("must be an ordinary directory"), "{}", text(&output));
+    assert!(text(&output).contains("must be mounted on ordinary directory"), "{}", text(&output));
     host.assert_clean();
 }
 
@@ -327,11 +243,47 @@ fn no_descriptor_leaks_into_the_container() {
 }
 
 #[test]
+fn a_file_on_a_directory_and_the_other_way_round_are_told_apart_from_other_bad_mounts() {
+    let host = Host::new("misfit");
+    fs::write(host.dir.path().join("file"), "").unwrap();
+    fs::create_dir(host.dir.path().join("dir")).unwrap();
+    for (source, to, said) in [
+        (Some("file"), "/bin", "the source is a file, the destination a directory"),
+        (Some("dir"), "/bin/busybox", "the source is a directory, the destination a file"),
+        (None, "/bin/busybox", "the source is a directory, the destination a file"),
+    ] {
+        let output = host.run(&["true"], |config| {
+            let mount = match source {
+                Some(name) => json!({"source": host.dir.path().join(name), "destination": to, "options": ["bind"]}),
+                None => json!({"type": "tmpfs", "source": "tmpfs", "destination": to}),
+            };
+            config["mounts"].as_array_mut().unwrap().push(mount);
+        });
+        let told = text(&output);
+        assert!(told.contains(&format!("not a directory: {said}")), "{told}");
+        host.configure(&["true"], |config| drop(config["mounts"].as_array_mut().unwrap().pop()));
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn the_program_starts_with_default_signals_whatever_the_caller_ignores() {
+    let host = Host::new("signals");
+    host.configure(&["grep", "-E", "Sig(Blk|Ign|Cgt)", "/proc/self/status"], |_| {});
+    let line = "trap '' HUP INT PIPE USR1 RTMIN RTMAX; exec \"$0\" \"$@\"";
+    let rrun = host.command(&["run", &host.id(0)]);
+    let output =
+        Command::new("bash").args(["-c", line]).arg(rrun.get_program()).args(rrun.get_args()).current_dir(host.bundle()).output().unwrap();
+    let none = "0000000000000000";
+    assert_eq!(text(&output), format!("SigBlk:\t{none}\nSigIgn:\t{none}\nSigCgt:\t{none}\n"));
+}
+
+#[test]
 fn the_runtimes_executable_cannot_be_written_from_inside() {
     let host = Host::new("exe");
     // A copy, which no other test runs: ETXTBSY would hide what is asked here.
     let own = host.dir.path().join("rrun-copy");
-    fs::copy(env!("CARGO_BIN_EXE_rrun"), &own).unwrap();
+    support::copy_program(env!("CARGO_BIN_EXE_rrun"), &own);
     let run = |args: &[&str]| {
         let mut command = Command::new(&own);
         command.arg("--root").arg(host.dir.path().join("state")).args(args).current_dir(host.dir.path());
@@ -352,19 +304,35 @@ fn the_runtimes_executable_cannot_be_written_from_inside() {
 #[test]
 fn bad_configurations_are_refused_before_anything_is_made() {
     let host = Host::new("bad");
-    let table: [(&str, Value, &str); 5] = [
+    let table = [
         ("/process/cwd", json!("relative"), "config.json: process.cwd"),
         ("/process/args", json!([]), "config.json: process.args"),
         ("/linux/namespaces/0/type", json!("nonsense"), "config.json: linux.namespaces[0].type"),
         ("/root/path", json!("missing"), "config.json: root.path"),
         ("/process/user/uid", json!("root"), "config.json: process.user.uid: invalid type"),
+        ("/process/cwd", json!("/a\0b"), "config.json: process.cwd: "),
+        ("/process/apparmorProfile", json!("p"), "config.json: process.apparmorProfile: "),
+        ("/mounts/0/options", json!(["bind", "size=1"]), "config.json: mounts[0]: /proc: "),
+        ("/linux/namespaces/0/path", json!("/nosuch"), "config.json: linux.namespaces[0].path: "),
+        ("/linux/namespaces/0/path", json!("/proc/self/ns/uts"), "is no pid namespace"),
+        ("/linux/namespaces/0/path", json!("/etc/hostname"), "is no pid namespace"),
+        ("/linux/resources", json!({"memory": {"limit": -5}}), "config.json: linux.resources: cgroup: memory.limit: -5: must be"),
+        ("/linux/resources", json!({"devices": [{"allow": true, "access": "x"}]}), "linux.resources: cgroup: devices[0].access: "),
     ];
+    let set = |config: &mut Value, pointer: &str, value: Value| {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        match config.pointer_mut(parent).unwrap() {
+            Value::Array(list) => list[name.parse::<usize>().unwrap()] = value,
+            object => object[name] = value,
+        }
+    };
     let good = fs::read(host.dir.path().join("config.json")).unwrap();
     for (pointer, value, words) in table {
         fs::write(host.dir.path().join("config.json"), &good).unwrap();
-        let output = host.run(&["true"], |c| *c.pointer_mut(pointer).unwrap() = value);
-        assert!(!output.status.success() && text(&output).contains(words), "{}", text(&output));
-        host.assert_clean();
+        let output = host.run(&["true"], |c| set(c, pointer, value));
+        // Text of the log, where quotes are escaped.
+        assert!(!output.status.success() && text(&output).contains(&words.replace('"', "\\\"")), "{}", text(&output));
+        assert!(!host.dir.path().join("state").exists(), "nothing is made before all is judged");
     }
 }
 
@@ -415,8 +383,9 @@ fn a_failure_at_any_step_leaves_nothing() {
     let steps = [
         "cgroup",
         "spawned",
-        "AwaitParent",
-        "OpenHostProc",
+        "EnterCgroups",
+        "OpenProc",
+        "OomScoreAdj",
         "Hide",
         "NewSession",
         "NewKeyring",
@@ -438,10 +407,115 @@ fn a_failure_at_any_step_leaves_nothing() {
         "ready",
         "Exec",
     ];
-    for step in steps {
-        host.configure(&["true"], |_| {});
+    // A process is cloned into its cgroup where there is the v2 tree alone.
+    let pure_v2 = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    for step in steps.into_iter().filter(|step| !(pure_v2 && *step == "EnterCgroups")) {
+        host.configure(&["true"], |c| {
+            c["process"]["oomScoreAdj"] = 5.into();
+            let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|n| n["type"] != "cgroup");
+            namespaces.push(json!({"type": "cgroup"}));
+        });
         let output = host.command(&["run", &host.id(0)]).env("RRUN_FAILPOINT", step).output().unwrap();
         assert!(!output.status.success() && text(&output).contains(&format!("failpoint {step}")), "{step}: {}", text(&output));
         host.assert_clean();
     }
+}
+
+/// Needs `--features failpoints`.
+#[cfg(feature = "failpoints")]
+#[test]
+fn a_failure_at_any_step_leaves_nothing_on_the_host() {
+    let host = Host::new("hostroot-fail");
+    for step in ["root", "cgroup", "spawned", "mounting /proc", "mounting /sys", "Devices", "ChangeRoot", "ReadonlyRoot", "ready", "Exec"] {
+        host.configure(&["true"], support::bare);
+        let output = host.command(&["run", &host.id(0)]).env("RRUN_FAILPOINT", step).output().unwrap();
+        assert!(!output.status.success() && text(&output).contains(&format!("failpoint {step}")), "{step}: {}", text(&output));
+        host.assert_clean();
+    }
+}
+
+#[test]
+fn a_container_in_the_foreground_can_be_paused_updated_and_deleted() {
+    let host = Host::new("foreground");
+    let id = host.id(0);
+    host.configure(&["sleep", "1000"], |_| {});
+    let mut run = host.command(&["run", &id]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let status = || serde_json::from_slice::<Value>(&host.rrun(&["state", &id]).stdout).map(|v| v["status"].clone()).unwrap_or_default();
+    while status() != "running" {
+        assert!(run.try_wait().unwrap().is_none(), "it ended early");
+    }
+    assert!(host.quiet(&["pause", &id]));
+    assert_eq!(status(), "paused");
+    assert!(host.quiet(&["resume", &id]));
+    assert!(host.quiet(&["update", "--pids-limit", "100", &id]));
+    assert!(host.quiet(&["delete", "--force", &id]));
+    assert_eq!(run.wait().unwrap().code(), Some(137));
+    host.assert_clean();
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let host = Host::new("pipe");
+    for arguments in [vec!["features"], vec!["--help"], vec!["kill", "--help"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = host.command(&arguments).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn exec_takes_the_cpus_and_the_memory_policy_that_it_is_given() {
+    let host = Host::new("cpus");
+    let id = host.id(0);
+    host.configure(&["sleep", "1000"], |c| {
+        c["process"]["execCPUAffinity"] = json!({"initial": "0-1", "final": "1"});
+        c["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+    });
+    assert!(host.quiet(&["run", "--detach", &id]));
+    let cpus = |args: &[&str]| text(&host.rrun(&[&["exec"], args, &[&id, "grep", "Cpus_allowed_list", "/proc/self/status"]].concat()));
+    assert_eq!(cpus(&[]).split_whitespace().last(), Some("1"));
+    let policy = text(&host.rrun(&["exec", &id, "cat", "/proc/self/numa_maps"]));
+    assert!(policy.contains(" bind=static:0 "), "{policy}");
+    // The first process is not exec'd: it has every CPU, also where the runtime has not.
+    assert!(host.quiet(&["delete", "--force", &id]));
+    host.configure(&["grep", "Cpus_allowed_list", "/proc/self/status"], |_| {});
+    let inner = host.command(&["run", &id]);
+    let mut bound = Command::new("taskset");
+    bound.args(["-c", "0"]).arg(inner.get_program()).args(inner.get_args()).current_dir(host.dir.path());
+    let output = bound.output().unwrap();
+    assert_eq!(text(&output).split_whitespace().last(), Some("0-1"), "{}", text(&output));
+    host.assert_clean();
+}
+
+#[test]
+fn ids_are_mapped_at_the_mount() {
+    let host = Host::new("idmap");
+    let volume = host.dir.path().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("file"), "").unwrap();
+    std::os::unix::fs::chown(volume.join("file"), Some(5), Some(6)).unwrap();
+    let map = |host: u32| json!([{"containerID": 0, "hostID": host, "size": 1000}]);
+    let mount = |extra: Value| {
+        let mut mount = json!({"destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]});
+        extra.as_object().unwrap().iter().for_each(|(key, value)| mount[key] = value.clone());
+        mount
+    };
+    let seen = |mount: Value, user: bool| {
+        let output = host.run(&["ls", "-ln", "/volume/file"], |c| {
+            c["mounts"].as_array_mut().unwrap().push(mount);
+            if user {
+                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+                c["linux"]["uidMappings"] = map(100_000);
+                c["linux"]["gidMappings"] = map(100_000);
+            }
+        });
+        text(&output).split_whitespace().skip(2).take(2).collect::<Vec<_>>().join(":")
+    };
+    assert_eq!(seen(mount(json!({})), false), "5:6");
+    assert_eq!(seen(mount(json!({"uidMappings": map(2000), "gidMappings": map(3000)})), false), "2005:3006");
+    // Mapped as the container is: its ids are those on the disk.
+    assert_eq!(seen(mount(json!({"options": ["rbind", "idmap"]})), true), "5:6");
+    host.assert_clean();
 }

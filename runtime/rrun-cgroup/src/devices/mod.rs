@@ -54,8 +54,12 @@ impl Policy {
     /// The policy of a container: deny everything, then its rules, then what every container gets.
     pub fn for_container(rules: &[DeviceRule]) -> Result<Policy> {
         let mut policy = Policy::default();
-        for rule in rules {
-            policy.add(rule)?;
+        for (n, rule) in rules.iter().enumerate() {
+            policy.add(rule).map_err(|e| match e {
+                Error::Invalid(why) => Error::Invalid(format!("devices[{n}].{why}")),
+                Error::Unsupported(why) => Error::Unsupported(format!("devices[{n}]: {why}")),
+                other => other,
+            })?;
         }
         policy.add_defaults();
         Ok(policy)
@@ -68,13 +72,13 @@ impl Policy {
 
     fn add(&mut self, rule: &DeviceRule) -> Result<()> {
         let access = parse_access(rule)?;
-        let number = |n: Option<i64>, what| parse_number(n, what, rule);
+        let number = |n: Option<i64>, what| parse_number(n, what);
         let (major, minor) = (number(rule.major, "major")?, number(rule.minor, "minor")?);
         let kinds: &[Kind] = match rule.kind.as_deref().unwrap_or("a") {
             "" | "a" => &[Kind::Block, Kind::Char],
             "b" => &[Kind::Block],
             "c" | "u" => &[Kind::Char],
-            other => return Err(Error::Invalid(format!("device rule of type {other:?}: known are a, b, c"))),
+            other => return Err(Error::Invalid(format!("type: {other:?}: known are a, b, c"))),
         };
         if kinds.len() == 2 && major == ANY && minor == ANY && access == ALL {
             *self = Policy { allow_by_default: rule.allow, exceptions: BTreeMap::new() };
@@ -111,10 +115,11 @@ impl Policy {
         self.exceptions.retain(|_, a| *a != 0);
     }
 
-    /// runtime-spec, config-linux.md#default-devices, and mknod of anything (a node is of no use without access).
+    /// runtime-spec, config-linux.md#default-devices, /dev/net/tun (10:200, which the field's runtimes allow and VPNs rely on), and mknod
+    /// of anything (a node is of no use without access).
     fn add_defaults(&mut self) {
         let char_device = |major, minor| Key { kind: Kind::Char, major, minor };
-        let full = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, ANY)];
+        let full = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (10, 200), (136, ANY)];
         let full = full.map(|(major, minor)| (char_device(major, minor), ALL));
         let mknod = [Kind::Char, Kind::Block].map(|kind| (Key { kind, major: ANY, minor: ANY }, MKNOD));
         for (key, access) in full.into_iter().chain(mknod) {
@@ -134,21 +139,28 @@ fn parse_access(rule: &DeviceRule) -> Result<u8> {
             'm' => Ok(bits | MKNOD),
             'r' => Ok(bits | READ),
             'w' => Ok(bits | WRITE),
-            _ => Err(Error::Invalid(format!("device access {text:?}: known are r, w, m"))),
+            // Meant as "all" by some who write rules; the other letters say what is meant, and the field passes over it.
+            'a' => Ok(bits),
+            _ => Err(Error::Invalid(format!("access: {text:?}: known are r, w, m"))),
         }),
     }
 }
 
-fn parse_number(number: Option<i64>, what: &str, rule: &DeviceRule) -> Result<i64> {
+fn parse_number(number: Option<i64>, what: &str) -> Result<i64> {
     match number {
         None | Some(ANY) => Ok(ANY),
         Some(n) if (0..=i64::from(i32::MAX)).contains(&n) => Ok(n),
-        Some(n) => Err(Error::Invalid(format!("device rule {rule:?}: no such {what} number: {n}"))),
+        Some(n) => Err(Error::Invalid(format!("{what}: {n}: no device has this number"))),
     }
 }
 
 fn word(allow: bool) -> &'static str {
     if allow { "allow" } else { "deny" }
+}
+
+/// As the kernel and systemd write them: `rwm`.
+pub(crate) fn access_letters(access: u8) -> String {
+    [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| access & bit != 0).map(|(_, c)| c).collect()
 }
 
 /// As v1 writes it: `c 1:*`.
@@ -170,7 +182,8 @@ pub(crate) mod tests {
     fn a_container_without_rules_gets_the_default_devices_only() {
         let policy = Policy::for_container(&[]).unwrap();
         assert!(!policy.allow_by_default);
-        assert_eq!(policy.exceptions.len(), 11);
+        assert_eq!(policy.exceptions.len(), 12);
+        assert_eq!(policy.exceptions[&Key { kind: Kind::Char, major: 10, minor: 200 }], ALL);
         assert_eq!(policy.exceptions[&Key { kind: Kind::Char, major: 1, minor: 3 }], ALL);
         assert_eq!(policy.exceptions[&Key { kind: Kind::Block, major: ANY, minor: ANY }], MKNOD);
     }

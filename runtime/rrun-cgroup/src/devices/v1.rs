@@ -1,6 +1,6 @@
 //! A policy as writes to `devices.allow` and `devices.deny`.
 
-use super::{ALL, ANY, Key, Kind, MKNOD, Policy, READ, WRITE, describe};
+use super::{ALL, ANY, Key, Kind, MKNOD, Policy, READ, WRITE, access_letters, describe};
 
 /// One line for one of the two files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +32,7 @@ pub(crate) fn transition(current: &Policy, target: &Policy) -> Vec<Line> {
 
 fn push(lines: &mut Vec<Line>, allow: bool, key: &Key, access: u8) {
     if access != 0 {
-        let letters: String =
-            [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].iter().filter(|(bit, _)| access & bit != 0).map(|(_, c)| c).collect();
-        lines.push(Line { allow, text: format!("{} {letters}", describe(key)) });
+        lines.push(Line { allow, text: format!("{} {}", describe(key), access_letters(access)) });
     }
 }
 
@@ -74,7 +72,7 @@ mod tests {
         assert!(lines[1..].iter().all(|l| l.allow));
         assert!(lines.contains(&Line { allow: true, text: "b 8:0 r".into() }));
         assert!(lines.contains(&Line { allow: true, text: "c *:* m".into() }));
-        assert_eq!(lines.len(), 13);
+        assert_eq!(lines.len(), 14);
     }
 
     #[test]

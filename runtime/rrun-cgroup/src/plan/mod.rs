@@ -1,5 +1,6 @@
 //! Resources → the list of writes. Pure: nothing here looks at the host.
 
+mod judge;
 mod v1;
 mod v2;
 
@@ -80,6 +81,7 @@ impl Plan {
 
     /// For a live cgroup: only what `resources` names; devices only if it has rules for them.
     pub fn for_update(location: &Location, resources: &Resources, options: PlanOptions) -> Result<Plan> {
+        judge::judge(resources)?;
         let mut plan = Plan::default();
         for (controller, lower) in CONTROLLERS {
             if let Some(version) = version_of(location, controller) {
@@ -162,7 +164,9 @@ fn cpuset(plan: &mut Plan, resources: &Resources, _: Version) -> Result<()> {
 
 fn pids(plan: &mut Plan, resources: &Resources, _: Version) -> Result<()> {
     match resources.pids.as_ref().and_then(|p| p.limit) {
-        None | Some(0) => {}
+        None => {}
+        // The kernel would let no process in, systemd knows no 0: the field means the least there is.
+        Some(0) => plan.write(Write::new("pids", "pids.max", 1, "pids.limit")),
         Some(limit) => plan.write(Write::new("pids", "pids.max", or_max(limit), "pids.limit")),
     }
     Ok(())
@@ -172,7 +176,7 @@ fn hugetlb(plan: &mut Plan, resources: &Resources, version: Version) -> Result<(
     for limit in resources.hugepage_limits.iter().flatten() {
         let size = &limit.page_size;
         if !is_page_size(size) {
-            return Err(Error::Invalid(format!("hugepageLimits: page size {size:?}: write it as 2MB or 1GB")));
+            return Err(Error::Invalid(format!("hugepageLimits: pageSize: {size:?}: write it as 2MB or 1GB")));
         }
         let suffix = if version == Version::V1 { "limit_in_bytes" } else { "max" };
         plan.write(Write::new("hugetlb", format!("hugetlb.{size}.{suffix}"), limit.limit, "hugepageLimits"));
@@ -195,7 +199,7 @@ fn network(plan: &mut Plan, resources: &Resources, version: Version, controller:
     };
     if version == Version::V2 && (class.is_some() || !priorities.is_empty()) {
         return Err(Error::Unsupported(format!(
-            "{controller} does not exist in cgroup v2: classify traffic with nftables' `socket cgroupv2`"
+            "network: {controller} is not mounted, and does not exist in cgroup v2: classify traffic with nftables' `socket cgroupv2`"
         )));
     }
     if let Some(id) = class {
@@ -220,14 +224,27 @@ fn rdma(plan: &mut Plan, resources: &Resources, _: Version) -> Result<()> {
     Ok(())
 }
 
+/// Beside v1 hierarchies the v2 tree has only the controllers that none of those has.
+fn out_of_the_v2_tree(location: &Location, file: &str) -> Option<String> {
+    if location.unified().is_none() {
+        return Some("no cgroup v2 tree is mounted".into());
+    }
+    let controller = match file.split_once('.').map_or(file, |(controller, _)| controller) {
+        "io" => "blkio",
+        other => other,
+    };
+    let v1 = location.v1().find(|dir| dir.controllers.iter().any(|c| c == controller))?;
+    Some(format!("{controller} is in the cgroup v1 hierarchy {}", v1.mount_point.display()))
+}
+
 /// The verbatim files come last and win.
 fn unified(plan: &mut Plan, location: &Location, resources: &Resources) -> Result<()> {
     for (file, value) in resources.unified.iter().flatten() {
         if file.contains('/') || !file.contains('.') {
             return Err(Error::Invalid(format!("unified: {file:?} is no name of a cgroup file")));
         }
-        if !location.is_pure_v2() {
-            return Err(Error::Unsupported(format!("unified: {file:?} needs a host with cgroup v2 alone: give the limit by its own key")));
+        if let Some(why) = out_of_the_v2_tree(location, file) {
+            return Err(Error::Unsupported(format!("invalid configuration: unified: {file:?}: {why}: give the limit by its own key")));
         }
         for line in value.lines() {
             plan.write(Write::new("", file, line, "unified"));

@@ -10,7 +10,7 @@ fn location(hierarchies: &[(Version, &[&str])]) -> Location {
         mount_point: PathBuf::from("/sys/fs/cgroup"),
         path: PathBuf::from("/sys/fs/cgroup/x"),
     };
-    Location { dirs: hierarchies.iter().map(dir).collect() }
+    Location { dirs: hierarchies.iter().map(dir).collect(), unit: None }
 }
 
 fn v2() -> Location {
@@ -102,10 +102,16 @@ fn nothing_asked_writes_nothing_but_denies_devices() {
 }
 
 #[test]
-fn unified_comes_last_and_only_on_v2_alone() {
+fn unified_comes_last_and_only_for_what_the_v2_tree_has() {
     let json = r#"{"unified":{"memory.high":"1000","io.max":"8:0 rbps=1\n8:16 rbps=2"},"pids":{"limit":5}}"#;
     assert_eq!(lines(&v2(), json).unwrap(), ["pids.max=5", "io.max=8:0 rbps=1", "io.max=8:16 rbps=2", "memory.high=1000"]);
-    assert!(lines(&v1(), json).unwrap_err().contains("needs a host with cgroup v2 alone"));
+    assert!(lines(&v1(), json).unwrap_err().contains("unified: \"io.max\": no cgroup v2 tree is mounted"));
+    let mut hybrid = v1();
+    hybrid.dirs.extend(v2().dirs);
+    let told = lines(&hybrid, json).unwrap_err();
+    assert!(told.contains("\"io.max\": blkio is in the cgroup v1 hierarchy /sys/fs/cgroup: give the limit by its own key"), "{told}");
+    let rest = r#"{"unified":{"hugetlb.2MB.max":"2097152","cgroup.max.depth":"3"}}"#;
+    assert_eq!(lines(&hybrid, rest).unwrap(), ["cgroup.max.depth=3", "hugetlb.2MB.max=2097152"]);
     assert!(lines(&v2(), r#"{"unified":{"../memory.max":"1"}}"#).unwrap_err().contains("is no name"));
 }
 
@@ -125,7 +131,7 @@ fn what_v2_does_not_have_is_refused() {
 #[test]
 fn a_controller_that_no_hierarchy_has_is_an_error_only_if_asked_for() {
     let only_cpu = location(&[(Version::V1, &["cpu"])]);
-    assert!(lines(&only_cpu, r#"{"memory":{"disableOOMKiller":false},"pids":{"limit":0}}"#).unwrap().is_empty());
+    assert!(lines(&only_cpu, r#"{"memory":{"disableOOMKiller":false},"network":{}}"#).unwrap().is_empty());
     assert!(lines(&only_cpu, r#"{"memory":{"limit":5}}"#).unwrap_err().contains("memory.limit needs the controller memory"));
 }
 

@@ -35,6 +35,9 @@ fn rest_of_memory(plan: &mut Plan, memory: &Memory) -> Result<()> {
     if let Some(soft) = memory.reservation.filter(|&r| r != 0) {
         plan.write(Write::new("memory", "memory.soft_limit_in_bytes", soft, "memory.reservation"));
     }
+    if memory.use_hierarchy == Some(false) {
+        plan.warnings.push("memory.useHierarchy false is ignored: kernels since 5.11 always count what is below a cgroup".into());
+    }
     if memory.kernel.is_some_and(|k| k != 0) {
         plan.warnings.push("memory.kernel is ignored: deprecated, and gone from the kernel".into());
     }
@@ -56,6 +59,12 @@ fn rest_of_memory(plan: &mut Plan, memory: &Memory) -> Result<()> {
 pub(super) fn cpu(plan: &mut Plan, resources: &Resources) -> Result<()> {
     let Some(cpu) = &resources.cpu else { return Ok(()) };
     if let Some(shares) = cpu.shares.filter(|&s| s != 0) {
+        // The kernel would take its own bound instead (MIN_SHARES, MAX_SHARES).
+        match shares {
+            1 => return Err(Error::Invalid("cpu.shares: 1: the minimum allowed cpu-shares is 2".into())),
+            262_145.. => return Err(Error::Invalid(format!("cpu.shares: {shares}: the maximum allowed cpu-shares is 262144"))),
+            _ => {}
+        }
         plan.write(Write::new("cpu", "cpu.shares", shares, "cpu.shares"));
     }
     let write = |value: Option<String>, file: &str, key| value.map(|v| Write::new("cpu", file, v, key));

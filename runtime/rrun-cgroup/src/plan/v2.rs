@@ -20,6 +20,9 @@ pub(super) fn memory(plan: &mut Plan, resources: &Resources) -> Result<()> {
     if memory.kernel.is_some_and(|k| k != 0) {
         plan.warnings.push("memory.kernel is ignored: deprecated, and gone from the kernel".into());
     }
+    if memory.use_hierarchy == Some(false) {
+        plan.warnings.push("memory.useHierarchy false is ignored: kernels since 5.11 always count what is below a cgroup".into());
+    }
     let limit = memory.limit.filter(|&l| l != 0);
     if let (Some(limit @ 1..), Some(true)) = (limit, memory.check_before_update) {
         plan.steps.push(Step::RefuseBelowUsage { limit });

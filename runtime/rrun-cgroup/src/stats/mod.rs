@@ -15,7 +15,7 @@ use crate::location::{Dir, Location};
 /// `{"type":"stats","id":…,"data":…}`: one line of `events`.
 #[derive(Debug, Clone, Serialize)]
 pub struct StatsEvent<'a> {
-    /// `stats` or `oom`.
+    /// `stats`, `oom` or `pressure`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     pub id: &'a str,
@@ -34,10 +34,42 @@ pub struct Stats {
     pub blkio: BlkioStats,
     /// By page size.
     pub hugetlb: BTreeMap<String, HugetlbStats>,
-    /// Always empty: resource control of Intel's caches is not this crate's business, the key is part of the shape.
-    pub intel_rdt: BTreeMap<String, ()>,
+    /// Empty but where somebody fills it in: resource control of Intel's caches is not this crate's business, the key is part of the shape.
+    pub intel_rdt: IntelRdt,
     /// Always null: a runtime knows nothing of a container's network.
     pub network_interfaces: Option<Vec<()>>,
+}
+
+/// What the container's group of resctrl may have and has used; whoever knows the group fills it in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IntelRdt {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub l3_cache_info: BTreeMap<String, InfoValue>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub l3_cache_schema: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub mem_bw_info: BTreeMap<String, InfoValue>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema_root: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mem_bw_schema: String,
+    /// Bytes, per cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mbm_stats: Vec<BTreeMap<String, u64>>,
+    /// Bytes, per cache.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cmt_stats: Vec<BTreeMap<String, u64>>,
+}
+
+/// A number, or what else a file of resctrl's `info` says (a mask).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum InfoValue {
+    Number(u64),
+    Text(String),
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -18,6 +18,9 @@ pub fn set_up(init: &mut Init, size: Option<(u16, u16)>, bind_console: bool, own
     if let Some((rows, columns)) = size {
         tty::set_size(&slave, rows, columns)?;
     }
+    if init.child.console_keeps_line_ends {
+        tty::keep_line_ends(&master)?;
+    }
     if owner != 0 {
         fs::fchown(&slave, owner, u32::MAX)?;
     }

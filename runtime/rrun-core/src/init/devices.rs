@@ -4,24 +4,33 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rrun_sys::fs::{self, FileType, OFlags, Stat};
-use rrun_sys::mount;
+use rrun_sys::mount::{self, MountAttr};
 
 use super::rootpath::{Kind, ensure};
 use crate::plan::DeviceStep;
 use crate::{Context, Error, Result};
 
-/// Makes one node; in a user namespace, where mknod is denied, the host's is bound there.
-pub fn make(root: &OwnedFd, device: &DeviceStep, bind: bool) -> Result<()> {
-    make_here(root, device, bind).doing(|| format!("make {}", device.path.display()))
+/// Makes the nodes; in a user namespace, where mknod is denied, the host's are bound there.
+pub fn make_all(root: &OwnedFd, devices: &[DeviceStep], bind: bool) -> Result<()> {
+    // Most are neighbours: their directory is looked up once.
+    let mut last: Option<(&Path, OwnedFd)> = None;
+    for device in devices {
+        let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else {
+            return Err(Error::invalid("a device needs a path with a name"));
+        };
+        let dir = match last.take() {
+            Some((path, dir)) if path == parent => dir,
+            _ => ensure(root, parent, Kind::Directory).doing(|| format!("make {}", device.path.display()))?,
+        };
+        make(root, &dir, Path::new(name), device, bind).doing(|| format!("make {}", device.path.display()))?;
+        last = Some((parent, dir));
+    }
+    Ok(())
 }
 
-fn make_here(root: &OwnedFd, device: &DeviceStep, bind: bool) -> Result<()> {
-    let (Some(parent), Some(name)) = (device.path.parent(), device.path.file_name()) else {
-        return Err(Error::invalid("a device needs a path with a name"));
-    };
-    let (dir, name) = (ensure(root, parent, Kind::Directory)?, Path::new(name));
+fn make(root: &OwnedFd, dir: &OwnedFd, name: &Path, device: &DeviceStep, bind: bool) -> Result<()> {
     if bind && device.kind != 'p' {
-        return bind_host_device(root, device);
+        return bind_host_device(root, device, false);
     }
     let kind = match device.kind {
         'b' => FileType::BlockDevice,
@@ -29,13 +38,13 @@ fn make_here(root: &OwnedFd, device: &DeviceStep, bind: bool) -> Result<()> {
         _ => FileType::CharacterDevice,
     };
     // The umask is cleared in the runtime, so the mode is exact and needs no chmod.
-    match fs::mknodat(&dir, name, kind, device.mode, device.major, device.minor) {
-        Err(e) if e.is(libc::EEXIST) => return accept_existing(&dir, name, device),
-        Err(e) if e.is(libc::EPERM) => return bind_host_device(root, device),
+    match fs::mknodat(dir, name, kind, device.mode, device.major, device.minor) {
+        Err(e) if e.is(libc::EEXIST) => return accept_existing(dir, name, device),
+        Err(e) if e.is(libc::EPERM) => return bind_host_device(root, device, true),
         done => done?,
     }
     if device.uid != 0 || device.gid != 0 {
-        fs::chownat(&dir, name, device.uid, device.gid)?;
+        fs::chownat(dir, name, device.uid, device.gid)?;
     }
     Ok(())
 }
@@ -63,13 +72,16 @@ pub fn is_null_device(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == rustix::fs::makedev(1, 3)
 }
 
-fn bind_host_device(root: &OwnedFd, device: &DeviceStep) -> Result<()> {
+/// `shared`: the host's mount may be, since this process is perhaps in no mount namespace of its own.
+fn bind_host_device(root: &OwnedFd, device: &DeviceStep, shared: bool) -> Result<()> {
     let host = fs::openat(fs::CWD, &device.path, OFlags::PATH, 0)?;
     if !is_device(&fs::fstat(&host)?, device) {
         return Err(Error::state(format!("the host's {} is not {} {}:{}", device.path.display(), device.kind, device.major, device.minor)));
     }
     let target = ensure(root, &device.path, Kind::File)?;
-    Ok(mount::attach(mount::clone_tree(&host, Path::new(""), false)?, &target)?)
+    let slave = (false, MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() });
+    let attributes = if shared { std::slice::from_ref(&slave) } else { &[] };
+    Ok(mount::attach_with(mount::clone_tree(&host, Path::new(""), false)?, &target, attributes)?)
 }
 
 /// The symlinks of /dev; those that exist stay.

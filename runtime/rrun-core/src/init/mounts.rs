@@ -1,25 +1,28 @@
 //! Mounts, each made detached, given its attributes, and attached to a descriptor of its place: no path is looked up twice.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rrun_sys::fs::{self, FileType, OFlags, ResolveFlags};
 use rrun_sys::mount::{self, MountAttr, MountAttrFlags, UnmountFlags};
 use rrun_sys::process;
 
+use super::copy_up;
 use super::rootpath::{Kind, ensure, find};
-use crate::plan::{ATTR_RDONLY, MountStep, What};
+use crate::plan::{ATTR_NOSYMFOLLOW, ATTR_RDONLY, MountStep, SUPERBLOCK, What};
 use crate::{Context, Error, Result};
 
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Makes the rootfs a mount of its own and returns its top directory.
-pub fn bind_rootfs(path: &Path) -> Result<OwnedFd> {
+pub fn bind_rootfs(path: &Path, shared: bool) -> Result<OwnedFd> {
     let place = fs::openat(fs::CWD, path, OFlags::PATH | OFlags::DIRECTORY, 0)?;
-    private_parent(path)?;
+    if shared {
+        private_parent(path)?;
+    }
     let tree = mount::clone_tree(&place, Path::new(""), true)?;
-    mount::set_attr(&tree, true, &MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() })?;
-    mount::attach(&tree, &place)?;
+    let slave = (true, MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() });
+    mount::attach_with(&tree, &place, if shared { std::slice::from_ref(&slave) } else { &[] })?;
     Ok(fs::openat(&tree, Path::new("."), OFlags::PATH | OFlags::DIRECTORY, 0)?)
 }
 
@@ -48,25 +51,73 @@ pub fn mount(root: &OwnedFd, step: &MountStep) -> Result<()> {
             let place = fs::open_in_root(root, &step.destination, OFlags::PATH)?;
             Ok(set_attrs(&place, step)?)
         }
+        What::Move { source } => move_here(root, step, source),
+        What::Remount { data } => remount(root, step, data),
     }
+}
+
+/// Takes a mount from its place, which must be the top of one.
+fn move_here(root: &OwnedFd, step: &MountStep, source: &Path) -> Result<()> {
+    let tree = fs::openat(fs::CWD, source, OFlags::PATH, 0).doing(|| format!("mount source {}", source.display()))?;
+    let kind = kind_of(&tree)?;
+    let place = place_for(root, step, kind, Some(&tree))?;
+    mount::attach(&tree, &place).or_else(|e| match e.errno() {
+        libc::EINVAL => misfit(e, kind, &place).doing(|| format!("{}: is it the top of a mount that is not shared?", source.display())),
+        _ => Err(e.into()),
+    })?;
+    Ok(set_attrs(&tree, step)?)
+}
+
+/// mount(2) with MS_REMOUNT sets all options anew, of the mount and of its file system.
+fn remount(root: &OwnedFd, step: &MountStep, data: &[(String, Option<String>)]) -> Result<()> {
+    let place = fs::open_in_root(root, &step.destination, OFlags::PATH)?;
+    let (options, flags): (Vec<_>, Vec<_>) = data.iter().partition(|(key, _)| SUPERBLOCK.iter().all(|(name, _)| name != key));
+    let flags = flags.iter().filter_map(|(key, _)| SUPERBLOCK.iter().find(|(name, _)| name == key)).fold(0, |all, (_, bit)| all | bit);
+    let options: Vec<String> =
+        options.iter().map(|(key, value)| value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"))).collect();
+    let attrs = MountAttr { attr_set: step.attrs.set, ..MountAttr::default() };
+    mount::mount("", &fs::proc_fd_path(place.as_fd()), "", libc::MS_REMOUNT | flags | attrs.flags(), &options.join(","))?;
+    let rest = MountStep { attrs: crate::plan::Attrs::default(), ..step.clone() };
+    Ok(set_attrs(&place, &rest)?)
+}
+
+/// Attaches a bind mount that the parent has made.
+pub fn attach_prepared(root: &OwnedFd, step: &MountStep, tree: &OwnedFd) -> Result<()> {
+    let kind = kind_of(tree)?;
+    let place = place_for(root, step, kind, Some(tree))?;
+    mount::attach(tree, &place).or_else(|e| misfit(e, kind, &place))
+}
+
+/// Attaches a file system that was made with the attributes of its own.
+pub fn attach_new(root: &OwnedFd, step: &MountStep, tree: &OwnedFd) -> Result<()> {
+    let place = place_for(root, step, Kind::Directory, None)?;
+    let rest = MountStep { attrs: crate::plan::Attrs::default(), ..step.clone() };
+    Ok(mount::attach_with(tree, &place, &attributes(&rest))?)
 }
 
 fn bind(root: &OwnedFd, step: &MountStep, source: &Path, recursive: bool) -> Result<()> {
     let source_fd = fs::openat(fs::CWD, source, OFlags::PATH, 0).doing(|| format!("mount source {}", source.display()))?;
-    let kind = if is_directory(&source_fd)? { Kind::Directory } else { Kind::File };
+    let kind = kind_of(&source_fd)?;
     let place = place_for(root, step, kind, Some(&source_fd))?;
     let tree = mount::clone_tree(&source_fd, Path::new(""), recursive)?;
-    if step.idmap.is_some() {
-        return Err(Error::state("id-mapped mounts are not supported by this version of rrun: remove uidMappings and gidMappings"));
+    mount::attach_with(&tree, &place, &attributes(step)).or_else(|e| misfit(e, kind, &place))
+}
+
+/// To the kernel a file on a directory, or the other way round, is just an invalid argument.
+fn misfit(e: rrun_sys::Error, source: Kind, place: &OwnedFd) -> Result<()> {
+    match (source, kind_of(place)?) {
+        (Kind::File, Kind::Directory) => Err(Error::state("not a directory: the source is a file, the destination a directory")),
+        (Kind::Directory, Kind::File) => Err(Error::state("not a directory: the source is a directory, the destination a file")),
+        _ => Err(e.into()),
     }
-    set_attrs(&tree, step)?;
-    Ok(mount::attach(&tree, &place)?)
 }
 
 fn new_filesystem(root: &OwnedFd, step: &MountStep, what: (&str, &str, &[(String, Option<String>)]), copy_up: bool) -> Result<()> {
     let (fstype, source, data) = what;
-    let covers_existing = fstype == "tmpfs" && find(root, &step.destination)?.is_some();
-    let place = place_for(root, step, Kind::Directory, None)?;
+    let (place, covers_existing) = match if fstype == "tmpfs" { find(root, &step.destination)? } else { None } {
+        Some(place) => (allowed(place, &step.destination, None)?, true),
+        None => (place_for(root, step, Kind::Directory, None)?, false),
+    };
     let context = mount::fsopen(fstype)?;
     mount::fsconfig_string(&context, "source", source)?;
     for (key, value) in data {
@@ -85,29 +136,40 @@ fn new_filesystem(root: &OwnedFd, step: &MountStep, what: (&str, &str, &[(String
     let late = if copy_up { step.attrs.set & ATTR_RDONLY } else { 0 };
     let tree = mount::fsmount(&context, MountAttrFlags::from_bits_retain((step.attrs.set & !late) as u32))?;
     if copy_up {
-        copy_tree(&place, &tree)?;
-        mount::set_attr(&tree, false, &MountAttr { attr_set: late, ..MountAttr::default() })?;
+        copy_up::copy_tree(&place, &tree)?;
     }
-    let plain = MountStep { attrs: crate::plan::Attrs::default(), ..step.clone() };
-    set_attrs(&tree, &plain)?;
-    Ok(mount::attach(&tree, &place)?)
+    let rest = MountStep { attrs: crate::plan::Attrs { set: late, ..crate::plan::Attrs::default() }, ..step.clone() };
+    mount::attach_with(&tree, &place, &attributes(&rest)).or_else(|e| misfit(e, Kind::Directory, &place))
 }
 
-fn set_attrs(tree: impl AsFd, step: &MountStep) -> rrun_sys::Result<()> {
-    for (recursive, attrs) in [(false, step.attrs), (true, step.recursive_attrs)] {
-        if attrs.set | attrs.clear != 0 {
-            mount::set_attr(tree.as_fd(), recursive, &MountAttr { attr_set: attrs.set, attr_clr: attrs.clear, ..MountAttr::default() })?;
+pub(crate) fn set_attrs(tree: impl AsFd, step: &MountStep) -> rrun_sys::Result<()> {
+    let set = |step: &MountStep| attributes(step).iter().try_for_each(|(recursive, attr)| mount::set_attr(tree.as_fd(), *recursive, attr));
+    match set(step) {
+        // In a mount namespace of a user namespace what the host has set is locked: it stays, unless its end was asked for. nosymfollow is
+        // never locked.
+        Err(e) if e.is(libc::EPERM) && step.attrs.implied != 0 => {
+            let unlocked = step.attrs.implied & ATTR_NOSYMFOLLOW;
+            set(&MountStep { attrs: crate::plan::Attrs { implied: unlocked, ..step.attrs }, ..step.clone() })
         }
+        done => done,
     }
-    for kind in &step.propagation {
-        let attr = MountAttr { propagation: kind & !libc::MS_REC, ..MountAttr::default() };
-        mount::set_attr(tree.as_fd(), kind & libc::MS_REC != 0, &attr)?;
-    }
-    Ok(())
+}
+
+/// All that a mount is given, in order: its own attributes, those of what lies below, propagation.
+fn attributes(step: &MountStep) -> Vec<mount::Attribute> {
+    let flags =
+        [(false, step.attrs), (true, step.recursive_attrs)].into_iter().filter(|(_, attrs)| attrs.set | attrs.clear | attrs.implied != 0);
+    let flags = flags
+        .map(|(below, attrs)| (below, MountAttr { attr_set: attrs.set, attr_clr: attrs.clear | attrs.implied, ..MountAttr::default() }));
+    let propagation = step
+        .propagation
+        .iter()
+        .map(|kind| (kind & libc::MS_REC != 0, MountAttr { propagation: kind & !libc::MS_REC, ..MountAttr::default() }));
+    flags.chain(propagation).collect()
 }
 
 /// The place of a mount, made where it is missing. What the kernel trusts to be at its name (/proc, /sys) must not be reached
-/// by a symlink, and nothing of the image or a volume may cover /proc or parts of it.
+/// by a symlink.
 fn place_for(root: &OwnedFd, step: &MountStep, kind: Kind, source: Option<&OwnedFd>) -> Result<OwnedFd> {
     let destination = &step.destination;
     let fstype = match &step.what {
@@ -117,7 +179,11 @@ fn place_for(root: &OwnedFd, step: &MountStep, kind: Kind, source: Option<&Owned
     if fstype == "proc" || fstype == "sysfs" {
         return plain_directory(root, destination);
     }
-    let place = ensure(root, destination, kind)?;
+    allowed(ensure(root, destination, kind)?, destination, source)
+}
+
+/// Nothing of the image or a volume may cover /proc or parts of it.
+fn allowed(place: OwnedFd, destination: &Path, source: Option<&OwnedFd>) -> Result<OwnedFd> {
     if covers_proc(&place, destination)? {
         let from_proc = source.is_some_and(|s| fs::fstatfs(s).is_ok_and(|f| f.f_type == PROC_SUPER_MAGIC));
         if !from_proc && !ALLOWED_IN_PROC.iter().any(|p| destination == Path::new(p)) {
@@ -153,54 +219,15 @@ fn plain_directory(root: &OwnedFd, destination: &Path) -> Result<OwnedFd> {
     match fs::openat2(root, destination, OFlags::PATH | OFlags::DIRECTORY, 0, resolve) {
         Err(e) if e.is(libc::ENOENT) => ensure(root, destination, Kind::Directory),
         Err(e) if e.is(libc::ELOOP) || e.is(libc::ENOTDIR) => {
-            Err(Error::state(format!("{} must be an ordinary directory in the image, not a symlink", destination.display())))
+            Err(Error::state(format!("{} must be mounted on ordinary directory: in the image it is something else", destination.display())))
         }
         done => Ok(done?),
     }
 }
 
-fn is_directory(fd: impl AsFd) -> Result<bool> {
-    Ok(FileType::from_raw_mode(fs::fstat(fd)?.st_mode) == FileType::Directory)
-}
-
-/// tmpcopyup: what the directory holds goes into the tmpfs before it covers it.
-fn copy_tree(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
-    let from = fs::openat(from, Path::new("."), OFlags::RDONLY | OFlags::DIRECTORY, 0)?;
-    let entries = rustix::fs::Dir::read_from(&from).map_err(|e| rrun_sys::Error::new("readdir", "", e.raw_os_error()))?;
-    for entry in entries {
-        let entry = entry.map_err(|e| rrun_sys::Error::new("readdir", "", e.raw_os_error()))?;
-        let name =
-            Path::new(std::str::from_utf8(entry.file_name().to_bytes()).map_err(|_| Error::state("tmpcopyup: a file name is not UTF-8"))?);
-        if name == Path::new(".") || name == Path::new("..") {
-            continue;
-        }
-        copy_entry(&from, to, name).doing(|| format!("tmpcopyup {}", name.display()))?;
-    }
-    Ok(())
-}
-
-fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &Path) -> Result<()> {
-    let stat = fs::lstatat(from, name)?;
-    let mode = stat.st_mode & 0o7777;
-    match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => {
-            fs::mkdirat(to, name, mode)?;
-            let sub = |dir| fs::openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW, 0);
-            copy_tree(&sub(from)?, &sub(to)?)?;
-        }
-        FileType::RegularFile => {
-            let source = fs::openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW, 0)?;
-            let target = fs::openat(to, name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL, mode)?;
-            std::io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target)).map_err(|e| Error::io("copy", name, &e))?;
-        }
-        FileType::Symlink => {
-            let target = fs::readlinkat(from, name)?;
-            let target = target.to_str().map_err(|_| Error::state("a link's target is not UTF-8"))?;
-            fs::symlinkat(Path::new(target), to, name)?;
-        }
-        kind => fs::mknodat(to, name, kind, mode, rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev))?,
-    }
-    Ok(fs::chownat(to, name, stat.st_uid, stat.st_gid)?)
+fn kind_of(source: impl AsFd) -> Result<Kind> {
+    let directory = FileType::from_raw_mode(fs::fstat(source)?.st_mode) == FileType::Directory;
+    Ok(if directory { Kind::Directory } else { Kind::File })
 }
 
 /// The container's root becomes the root; the old one is gone afterwards.
@@ -214,6 +241,37 @@ pub fn pivot(root: &OwnedFd) -> Result<()> {
     mount::unmount(Path::new("."), UnmountFlags::DETACH)?;
     let new = fs::openat(fs::CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY, 0)?;
     Ok(process::change_dir(&new)?)
+}
+
+/// Without a mount namespace: the mounts stay the host's, only paths end here.
+pub fn change_root(root: &OwnedFd) -> Result<()> {
+    process::change_dir(root)?;
+    Ok(process::chroot_here()?)
+}
+
+/// Without pivot_root(2) the host's mounts stay below the container's root. Its whole procfs and sysfs there would allow a
+/// container to mount new ones without the masks of its own, so they go; what cannot be unmounted is covered.
+pub fn hide_kernel_file_systems(root: &OwnedFd) -> Result<()> {
+    let own = format!("/proc/self/fd/{}", root.as_raw_fd());
+    let own = std::fs::read_link(&own).map_err(|e| Error::io("readlink", Path::new(&own), &e))?;
+    let path = Path::new("/proc/self/mountinfo");
+    let table = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    let mut places: Vec<&Path> = table.lines().filter_map(kernel_file_system).filter(|place| !place.starts_with(&own)).collect();
+    // /proc itself last: what is below it goes with it.
+    places.sort_by_key(|place| std::cmp::Reverse(place.as_os_str().len()));
+    for place in places {
+        if mount::unmount(place, UnmountFlags::DETACH).is_err() {
+            mount::mount("tmpfs", place, "tmpfs", 0, "size=0,nr_inodes=1")?;
+        }
+    }
+    Ok(())
+}
+
+/// The mount point of a line of mountinfo, if procfs or sysfs is there.
+fn kernel_file_system(line: &str) -> Option<&Path> {
+    let (left, right) = line.split_once(" - ")?;
+    let kind = right.split(' ').next()?;
+    (kind == "proc" || kind == "sysfs").then(|| left.split(' ').nth(4).map(Path::new))?
 }
 
 /// For a host whose root is a ramfs, which pivot_root(2) cannot leave: the container's root moves over `/`.

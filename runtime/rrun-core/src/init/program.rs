@@ -19,7 +19,8 @@ pub struct Found {
 pub fn find(args: &[String], env: &[String], uid: u32) -> Result<Found> {
     let name = args.first().ok_or_else(|| Error::Exec("no command was given".into()))?;
     let path = if name.contains('/') { direct(name)? } else { in_path(name, env)? };
-    let mut env: Vec<CString> = env.iter().map(|e| c_string(e)).collect::<Result<_>>()?;
+    // An empty HOME is none.
+    let mut env: Vec<CString> = env.iter().filter(|e| *e != "HOME=").map(|e| c_string(e)).collect::<Result<_>>()?;
     if !env.iter().any(|e| e.as_bytes().starts_with(b"HOME=")) {
         env.push(c_string(&format!("HOME={}", home_of(uid)))?);
     }

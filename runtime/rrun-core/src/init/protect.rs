@@ -16,38 +16,40 @@ pub fn read_only(root: &OwnedFd, paths: &[PathBuf]) -> Result<()> {
     for path in paths {
         let Some(place) = find(root, path)? else { continue };
         let tree = mount::clone_tree(&place, Path::new(""), true).doing(|| path.display().to_string())?;
-        mount::set_attr(&tree, true, &MountAttr { attr_set: ATTR_RDONLY, ..MountAttr::default() })?;
-        mount::attach(&tree, &place).doing(|| path.display().to_string())?;
+        mount::attach_read_only(&tree, &place).doing(|| path.display().to_string())?;
     }
     Ok(())
 }
 
 /// Covers each path, where it exists: a directory with an empty read-only tmpfs (one for all), a file with the null device.
-pub fn mask(root: &OwnedFd, paths: &[PathBuf]) -> Result<()> {
+pub fn mask(root: &OwnedFd, paths: &[PathBuf], label: Option<&str>) -> Result<()> {
     let mut null = None;
     let mut empty = None;
-    for path in paths {
-        let Some(place) = find(root, path)? else { continue };
+    for (n, path) in paths.iter().enumerate() {
+        // Named twice is masked once.
+        let Some(place) = find(root, path)?.filter(|_| !paths[..n].contains(path)) else { continue };
         let directory = FileType::from_raw_mode(fs::fstat(&place)?.st_mode) == FileType::Directory;
-        let cover = if directory { cached(&mut empty, empty_directory)? } else { cached(&mut null, || null_device(root))? };
-        let tree = mount::clone_tree(cover, Path::new(""), false).doing(|| path.display().to_string())?;
+        let cover = if directory { &mut empty } else { &mut null };
+        let tree = match cover {
+            Some(cover) => mount::clone_tree(&*cover, Path::new(""), false).doing(|| path.display().to_string())?,
+            None if directory => empty_directory(label)?,
+            None => mount::clone_tree(null_device(root)?, Path::new(""), false).doing(|| path.display().to_string())?,
+        };
         mount::attach(&tree, &place).doing(|| path.display().to_string())?;
+        // The first is what the others are copies of: a mount that nobody attaches costs the kernel a wait when it goes.
+        cover.get_or_insert(tree);
     }
     Ok(())
 }
 
-fn cached(slot: &mut Option<OwnedFd>, make: impl FnOnce() -> Result<OwnedFd>) -> Result<&OwnedFd> {
-    if slot.is_none() {
-        *slot = Some(make()?);
-    }
-    slot.as_ref().ok_or_else(|| Error::state("unreachable: the slot was just filled"))
-}
-
-fn empty_directory() -> Result<OwnedFd> {
+fn empty_directory(label: Option<&str>) -> Result<OwnedFd> {
     let context = mount::fsopen("tmpfs")?;
     mount::fsconfig_string(&context, "source", "tmpfs")?;
     mount::fsconfig_string(&context, "nr_inodes", "2")?;
     mount::fsconfig_string(&context, "nr_blocks", "1")?;
+    if let Some(label) = label {
+        mount::fsconfig_string(&context, "context", label)?;
+    }
     mount::fsconfig_create(&context)?;
     let attrs = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
     Ok(mount::fsmount(&context, MountAttrFlags::from_bits_retain(attrs as u32))?)

@@ -66,22 +66,35 @@ fn tolerate_exists(result: rrun_sys::Result<()>) -> Result<()> {
     }
 }
 
-/// Makes `path` (as seen after pivot) the working directory and proves that it is inside the root.
-pub fn enter(path: &str, create: bool) -> Result<()> {
+/// Makes `path` (as seen after pivot) the working directory and proves that it is inside the root. False: this user may not go there;
+/// the one that the process will be perhaps may.
+pub fn enter(path: &str, create: bool) -> Result<bool> {
     let root = fs::openat(fs::CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY, 0)?;
-    let dir = match fs::open_in_root(&root, Path::new(path), OFlags::PATH | OFlags::DIRECTORY) {
-        Err(e) if create && e.is(libc::ENOENT) => ensure(&root, &normal(path), Kind::Directory)?,
-        done => done
-            .map_err(|e| Error::Exec(format!("chdir to cwd ({path:?}) set in config.json failed: {}", rrun_sys::errno_text(e.errno()))))?,
+    let opened = fs::open_in_root(&root, Path::new(path), OFlags::PATH | OFlags::DIRECTORY);
+    let entered = match opened {
+        Err(e) if create && e.is(libc::ENOENT) => process::change_dir(ensure(&root, &normal(path), Kind::Directory)?),
+        Err(e) => Err(e),
+        Ok(dir) => process::change_dir(dir),
     };
-    process::change_dir(&dir)
-        .map_err(|e| Error::Exec(format!("chdir to cwd ({path:?}) set in config.json failed: {}", rrun_sys::errno_text(e.errno()))))?;
+    match entered {
+        Err(e) if e.is(libc::EACCES) => return Ok(false),
+        done => done.map_err(|e| not_entered(path, e.errno()))?,
+    }
     if process::current_dir()?.first() != Some(&b'/') {
         return Err(Error::Exec(
             "current working directory is outside of container mount namespace root -- possible container breakout detected".into(),
         ));
     }
-    Ok(())
+    Ok(true)
+}
+
+/// As the process's own user, who has to get there.
+pub fn enter_at_last(path: &str) -> Result<()> {
+    if enter(path, false)? { Ok(()) } else { Err(not_entered(path, libc::EACCES)) }
+}
+
+fn not_entered(path: &str, errno: i32) -> Error {
+    Error::Exec(format!("chdir to cwd ({path:?}) set in config.json failed: {}", rrun_sys::errno_text(errno)))
 }
 
 /// The path without `.` and `..`, by name alone.

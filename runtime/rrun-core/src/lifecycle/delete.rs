@@ -17,7 +17,11 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
     let state = entry.load()?;
     if all {
-        return cgroup_of(&state)?.signal_all(signal).doing(|| "signal every process".to_string());
+        // 0 only asks; with -a nobody is an answer, too.
+        return if signal == 0 { Ok(()) } else { cgroup_of(&state)?.signal_all(signal).doing(|| "signal every process".to_string()) };
+    }
+    if signal == libc::SIGKILL && state.shares_pid_namespace && kill_everyone(&state)? {
+        return Ok(());
     }
     let not_running = || Error::state("container not running");
     let pidfd = state.init.open()?.ok_or_else(not_running)?;
@@ -28,6 +32,17 @@ pub fn kill(entry: &Entry, signal: i32, all: bool) -> Result<()> {
         Ok(()) if signal == libc::SIGKILL => thaw(&state),
         Ok(()) => Ok(()),
     }
+}
+
+/// Without a pid namespace of the container's own, the end of its first process ends no other. False: there was nobody.
+fn kill_everyone(state: &State) -> Result<bool> {
+    let Some(location) = &state.cgroup else { return Ok(false) };
+    let cgroup = Cgroup::open(location)?;
+    if cgroup.pids()?.is_empty() {
+        return Ok(false);
+    }
+    cgroup.signal_all(libc::SIGKILL).doing(|| "signal every process".to_string())?;
+    Ok(true)
 }
 
 fn thaw(state: &State) -> Result<()> {
@@ -57,6 +72,12 @@ pub fn delete(entry: &Entry, force: bool) -> Result<()> {
         // Processes that share the first one's pid namespace only by path, or not at all, may have outlived it.
         Cgroup::open(location)?.remove(PATIENCE)?;
     }
+    if let Some(group) = &state.rdt {
+        group.remove()?;
+    }
+    if let Some(root) = &state.host_root {
+        root.detach()?;
+    }
     log::failpoint("delete")?;
     let told = hook_state(&state).with("stopped", 0);
     let stopped = hooks::run_all("poststop", &state.hooks.poststop, &told, Some(&state.bundle));
@@ -68,7 +89,7 @@ pub fn delete(entry: &Entry, force: bool) -> Result<()> {
     Ok(())
 }
 
-fn end(state: &State) -> Result<()> {
+pub(super) fn end(state: &State) -> Result<()> {
     let Some(pidfd) = state.init.open()? else { return Ok(()) };
     match process::pidfd_signal(&pidfd, libc::SIGKILL) {
         Err(e) if e.is(libc::ESRCH) => return Ok(()),

@@ -7,10 +7,11 @@ use rrun_cgroup::Cgroup;
 use rrun_sys::{process, socket};
 
 use super::{seccomp, write_pid_file};
+use crate::host_root::HostRoot;
 use crate::init::Child;
 use crate::parent::{self, Request};
-use crate::plan::{Spawn, exec_steps, plan_process};
-use crate::spec::{Process, parse_spec, validate_process};
+use crate::plan::{ExecPlan, ProcessPlan, Spawn, Staged, entrances, exec_steps, keyring_name, plan_process};
+use crate::spec::{Linux, Process, Spec, parse_spec, validate_process};
 use crate::state::{Entry, State, Status, Store};
 use crate::{Context, Error, Result, log};
 
@@ -21,11 +22,14 @@ pub struct ExecRequest {
     pub console_socket: Option<PathBuf>,
     pub keep_terminal: bool,
     pub pid_file: Option<PathBuf>,
+    /// Who is sent a pidfd of the process.
+    pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
     pub ignore_paused: bool,
-    /// Below the container's cgroup.
-    pub cgroup: Option<String>,
+    /// Below the container's cgroup: `[controller:]path`.
+    pub cgroup: Vec<String>,
     pub rootless: bool,
+    pub in_user_namespace: bool,
 }
 
 /// A process that runs.
@@ -36,13 +40,13 @@ pub struct Executed {
     pub terminal_master: Option<OwnedFd>,
 }
 
-/// The process of the container's own configuration, as a base for exec.
-pub fn process_from_config(entry: &Entry) -> Result<Process> {
-    parse_spec(&entry.load_config()?)?.process.ok_or_else(|| Error::state("the container's configuration has no process"))
+/// The container's own configuration, whose process is the base for exec.
+pub fn configuration(entry: &Entry) -> Result<Spec> {
+    parse_spec(&entry.load_config()?)
 }
 
-/// Starts a process in a container.
-pub fn exec(store: &Store, entry: &Entry, request: &ExecRequest) -> Result<Executed> {
+/// Starts a process in a container. `linux`: of its configuration.
+pub fn exec(store: &Store, entry: &Entry, linux: &Linux, request: &ExecRequest) -> Result<Executed> {
     let state = entry.load()?;
     match entry.status(&state)? {
         Status::Stopped => return Err(Error::state("cannot exec in a stopped container")),
@@ -59,25 +63,32 @@ pub fn exec(store: &Store, entry: &Entry, request: &ExecRequest) -> Result<Execu
         (false, Some(_)) => return Err(Error::invalid("cannot use console socket if rrun will not detach or allocate tty")),
         _ => {}
     }
-    let config = parse_spec(&entry.load_config()?)?;
-    let filter = seccomp(config.linux.seccomp.as_ref(), store.root())?.0;
+    let filter = seccomp(linux.seccomp.as_deref(), store.root())?;
     let container = state.init.open()?.ok_or_else(|| Error::state("cannot exec in a stopped container"))?;
     let available = if state.namespaces & libc::CLONE_NEWUSER != 0 { u64::MAX } else { process::permitted_capabilities()? };
     let mut warnings = Vec::new();
     let planned = plan_process(&request.process, available, &mut warnings);
     warnings.iter().for_each(|w| log::warn(w));
-    process::set_umask(0);
-    start(entry, &state, request, &planned, filter, &container)
+    let umask = process::set_umask(0);
+    if !request.process.selinux_label.is_empty() && !super::selinux_is_active() {
+        return Err(Error::invalid("selinux label is specified in config, but selinux is disabled or not supported: remove it"));
+    }
+    let profile = &request.process.apparmor_profile;
+    if !profile.is_empty() && !super::apparmor_is_active() {
+        return Err(Error::invalid(format!("process.apparmorProfile: {profile:?}: apparmor is not enabled on this host: remove it")));
+    }
+    start(entry, &state, request, &mut Decided { planned, filter, linux, umask }, &container)
 }
 
-fn start(
-    entry: &Entry,
-    state: &State,
-    request: &ExecRequest,
-    planned: &crate::plan::ProcessPlan,
-    filter: Option<crate::seccomp::Program>,
-    container: &OwnedFd,
-) -> Result<Executed> {
+struct Decided<'a> {
+    planned: ProcessPlan,
+    filter: (Option<crate::seccomp::Program>, Option<crate::seccomp::Profile>),
+    linux: &'a Linux,
+    /// The caller's.
+    umask: u32,
+}
+
+fn start(entry: &Entry, state: &State, request: &ExecRequest, decided: &mut Decided<'_>, container: &OwnedFd) -> Result<Executed> {
     let cgroup = match &state.cgroup {
         Some(location) => Some(for_exec(location, state.init.pid, request)?),
         None => None,
@@ -88,37 +99,74 @@ fn start(
         (None, true) => socket::pair().map(|(a, b)| (Some(a), Some(b)))?,
     };
     let in_pid_namespace = state.namespaces & libc::CLONE_NEWPID != 0;
-    let child_waits = cgroup.as_ref().is_some_and(|c| c.location().v1().next().is_some());
-    let steps = exec_steps(planned, state.namespaces & !libc::CLONE_NEWPID, filter.is_some(), request.preserve_fds, child_waits);
-    let spawn = Spawn { child_waits, ..Spawn::default() };
+    // An ordinary user has rights over the container in its user namespace alone; root of a user namespace may go into the container's
+    // pid namespace, but not back to one that belongs to a user namespace above.
+    let user = request.rootless && state.namespaces & libc::CLONE_NEWUSER != 0;
+    let apart = user || (request.in_user_namespace && state.namespaces & libc::CLONE_NEWPID != 0);
+    let staged = apart.then(|| Staged {
+        container: Some(libc::CLONE_NEWPID | if user { libc::CLONE_NEWUSER } else { 0 }),
+        oom_score_adj: decided.planned.oom_score_adj.take(),
+        ..Staged::default()
+    });
+    let alone = staged.is_none() && !request.rootless && state.namespaces & libc::CLONE_NEWUSER == 0;
+    let location = cgroup.as_ref().map(Cgroup::location).filter(|location| alone && location.unit.as_ref().is_none_or(|unit| !unit.user));
+    let entrances = location.map(entrances).unwrap_or_default();
+    let child_waits =
+        cgroup.as_ref().is_some_and(|c| (entrances.is_empty() && c.wants_attach()) || staged.is_some()) || state.rdt.is_some();
+    let joined = libc::CLONE_NEWPID | if user { libc::CLONE_NEWUSER } else { 0 };
+    let exec = ExecPlan {
+        linux: decided.linux,
+        namespaces: state.namespaces & !joined,
+        user_namespace: state.namespaces & libc::CLONE_NEWUSER != 0,
+        filter: super::filter_kind(decided.filter.0.as_ref()),
+        preserve_fds: request.preserve_fds,
+        change_root: state.host_root.is_some(),
+        child_waits,
+        entrances: entrances.clone(),
+        keyring: (!state.no_new_keyring).then(|| keyring_name(&state.id)),
+    };
+    let steps = exec_steps(&decided.planned, &exec);
+    let hook_state = super::delete::hook_state(state);
+    let root = state.host_root.as_ref().map(HostRoot::open).transpose()?;
+    let spawn = Spawn { child_waits, staged, entrances, ..Spawn::default() };
     let to_join = container.try_clone().map_err(|e| Error::io("dup", Path::new("pidfd"), &e))?;
     let spawned = parent::spawn(
         &Request {
             spawn: &spawn,
             steps: &steps,
             cgroup: cgroup.as_ref().and_then(Cgroup::unified_fd),
-            container: in_pid_namespace.then(|| container.as_fd()),
+            container: (in_pid_namespace || spawn.staged.is_some()).then(|| container.as_fd()),
             lock: entry.dir.as_fd(),
+            supervisor: super::supervisor(decided.filter.1.as_ref(), &hook_state, "running", Some(state.init.pid)),
+            rootless: request.rootless,
         },
         |channel| Child {
             channel,
             start_socket: None,
             console_socket: console,
-            seccomp: filter,
-            seccomp_listener: None,
-            hook_state: super::delete::hook_state(state),
+            console_keeps_line_ends: ours.is_some(),
+            seccomp: decided.filter.0.clone(),
+            sends_listener: request.rootless,
+            hook_state: hook_state.clone(),
             container: Some(to_join),
+            root,
         },
     )?;
+    if let Some(group) = &state.rdt {
+        group.enter(spawned.pid())?;
+    }
     let entered = spawned.enter(None, cgroup.as_ref(), request.rootless)?;
     let (pid, pidfd) = entered.until_started()?;
     if let Some(path) = &request.pid_file {
-        write_pid_file(path, pid)?;
+        write_pid_file(path, pid, decided.umask)?;
+    }
+    if let Some(path) = &request.pidfd_socket {
+        super::send_pidfd(path, "setns", pidfd.as_fd())?;
     }
     let terminal_master = ours.map(|o| socket::receive_fd(&o)).transpose()?.and_then(|(_, fd)| fd);
     Ok(Executed { pid, pidfd, terminal_master })
 }
 
 fn for_exec(location: &rrun_cgroup::Location, init_pid: i32, request: &ExecRequest) -> Result<Cgroup> {
-    Cgroup::for_exec(location, init_pid, request.cgroup.as_deref()).doing(|| "the container's cgroup".to_string())
+    Cgroup::for_exec(location, init_pid, &request.cgroup).doing(|| "the container's cgroup".to_string())
 }

@@ -6,24 +6,33 @@
 //!
 //! A state that is dropped instead kills the process it made; [`Undo`] takes back what was made around it.
 
+mod listener;
 mod maps;
 mod spawn;
+mod trees;
 mod undo;
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rrun_sys::{process, socket};
 
+pub use listener::Supervisor;
 pub use spawn::{Request, spawn};
 pub use undo::Undo;
 
 use crate::init::{Failure, message};
+use crate::plan::InitStep;
+use crate::procfs::{Part, ProcFs};
 use crate::{Context, Error, Result};
 
 /// The process exists, and waits if it has to be mapped or moved.
 #[derive(Debug)]
 pub struct Spawned {
     process: Process,
+    /// It was cloned into the v2 cgroup.
+    in_cgroup: bool,
+    /// It enters v1 cgroups by itself.
+    enters: bool,
     waits: bool,
 }
 
@@ -45,6 +54,8 @@ struct Process {
     pid: i32,
     pidfd: OwnedFd,
     channel: OwnedFd,
+    /// Who answers for the system calls that its seccomp profile asks about.
+    supervisor: Option<Supervisor>,
     kept: bool,
 }
 
@@ -66,10 +77,11 @@ impl Spawned {
     /// Writes the id mappings and moves it into its cgroups, then lets it go on.
     pub fn enter(self, maps: Option<&crate::plan::Maps>, cgroup: Option<&rrun_cgroup::Cgroup>, rootless: bool) -> Result<Entered> {
         if let Some(maps) = maps {
-            maps::write(self.process.pid, maps, rootless)?;
+            maps::write(&ProcFs::open(Part::Processes)?, self.process.pid, maps, rootless)?;
         }
-        if let Some(cgroup) = cgroup {
-            cgroup.attach(self.process.pid, true).doing(|| "move the process into its cgroup".to_string())?;
+        let at_home = self.enters && (self.in_cgroup || cgroup.is_some_and(|c| c.location().unified().is_none()));
+        if let Some(cgroup) = cgroup.filter(|_| !at_home) {
+            cgroup.attach(self.process.pid, self.in_cgroup).doing(|| "move the process into its cgroup".to_string())?;
         }
         if self.waits {
             self.process.go()?;
@@ -80,13 +92,18 @@ impl Spawned {
 
 impl Entered {
     /// Follows the child until it is ready; `hooks` runs what it asks for.
-    pub fn until_ready(self, mut hooks: impl FnMut(i32) -> Result<()>) -> Result<Ready> {
+    pub fn until_ready(self, steps: &[InitStep], mut hooks: impl FnMut(i32) -> Result<()>) -> Result<Ready> {
         loop {
-            let bytes = socket::receive(&self.process.channel)?;
+            let (bytes, sent) = socket::receive_fd(&self.process.channel)?;
             match bytes.first() {
                 Some(&message::RUN_HOOKS) => {
                     hooks(self.process.pid)?;
                     self.process.go()?;
+                }
+                Some(&message::LISTENER) => self.process.hand_over_listener(&bytes, sent)?,
+                Some(&message::TREE) => {
+                    let tree = trees::prepare(steps, &bytes[1..], self.process.pidfd.as_fd())?;
+                    socket::send_fd(&self.process.channel, &[message::GO], tree.as_fd())?;
                 }
                 Some(&message::READY) => return Ok(Ready { process: self.process }),
                 _ => return Err(self.process.failure(&bytes)),
@@ -104,6 +121,10 @@ impl Entered {
 impl Ready {
     pub fn pid(&self) -> i32 {
         self.process.pid
+    }
+
+    pub fn pidfd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.process.pidfd.as_fd()
     }
 
     /// Leaves it waiting for `start`.
@@ -129,8 +150,24 @@ impl Process {
     }
 
     fn until_exec(&mut self) -> Result<()> {
-        let bytes = socket::receive(&self.channel)?;
-        if bytes.is_empty() { Ok(()) } else { Err(self.failure(&bytes)) }
+        loop {
+            let (bytes, sent) = socket::receive_fd(&self.channel)?;
+            match bytes.first() {
+                None => return Ok(()),
+                Some(&message::LISTENER) => self.hand_over_listener(&bytes, sent)?,
+                Some(_) => return Err(self.failure(&bytes)),
+            }
+        }
+    }
+
+    fn hand_over_listener(&self, message: &[u8], sent: Option<OwnedFd>) -> Result<()> {
+        let supervisor = self.supervisor.as_ref().ok_or_else(|| Error::state("seccomp: SCMP_ACT_NOTIFY needs listenerPath"))?;
+        let listener = match sent {
+            Some(listener) => listener,
+            None => listener::fetch(self.pidfd.as_fd(), &message[1..])?,
+        };
+        supervisor.hand_over(self.pid, listener.as_fd())?;
+        self.go()
     }
 
     fn release(mut self) -> Result<(i32, OwnedFd)> {

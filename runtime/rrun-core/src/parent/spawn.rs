@@ -1,6 +1,6 @@
 //! Making the process: one clone3, or a process in between where the kernel's rules ask for it.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rrun_sys::fs::{self, OFlags};
@@ -10,6 +10,7 @@ use rrun_sys::socket;
 use super::{Process, Spawned};
 use crate::init::{self, Child};
 use crate::plan::{InitStep, Join, Spawn, Staged};
+use crate::procfs::{Part, ProcFs};
 use crate::{Context, Error, Result};
 
 /// What to make.
@@ -23,26 +24,36 @@ pub struct Request<'a> {
     pub container: Option<BorrowedFd<'a>>,
     /// The container's locked directory: the lock must end with this process, not with the container.
     pub lock: BorrowedFd<'a>,
+    pub supervisor: Option<super::Supervisor>,
+    /// Whether ids are mapped without root's rights.
+    pub rootless: bool,
 }
 
 /// Makes the process. `child` gets the channel's other end; everything in it stays closed to the container's program.
 pub fn spawn(request: &Request<'_>, child: impl FnOnce(std::os::fd::OwnedFd) -> Child) -> Result<Spawned> {
     let (ours, theirs) = socket::pair()?;
     let child = child(theirs);
+    let ignored = process::ignored_signals()?;
     let flags = request.spawn.flags;
     let cloned = match &request.spawn.staged {
-        Some(staged) => clone_staged(staged, flags, request.cgroup)?,
+        Some(staged) => clone_staged(staged, request, flags)?,
         None => clone_direct(request, flags)?,
     };
     match cloned {
         Cloned::Child => {
             drop(ours);
             process::close_in_child(request.lock);
-            init::run(child, request.steps)
+            init::run(child, ignored, request.steps)
         }
         Cloned::Parent { pid, pidfd } => {
             drop(child);
-            Ok(Spawned { process: Process { pid, pidfd, channel: ours, kept: false }, waits: request.spawn.child_waits })
+            let in_cgroup = request.spawn.staged.is_none() && request.cgroup.is_some();
+            Ok(Spawned {
+                in_cgroup,
+                enters: !request.spawn.entrances.is_empty(),
+                process: Process { pid, pidfd, channel: ours, supervisor: request.supervisor.clone(), kept: false },
+                waits: request.spawn.child_waits,
+            })
         }
     }
 }
@@ -70,12 +81,19 @@ fn clone_direct(request: &Request<'_>, flags: u64) -> Result<Cloned> {
     Ok(cloned?)
 }
 
-fn clone_staged(staged: &Staged, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+/// Said by the process in between once it is in a user namespace without ids.
+const MAP_ME: &str = "?";
+
+fn clone_staged(staged: &Staged, request: &Request<'_>, flags: u64) -> Result<Cloned> {
     let (ours, theirs) = socket::pair()?;
     match process::clone3(0, None)? {
         Cloned::Child => {
             drop(ours);
-            let outcome = enter(staged).and_then(|()| Ok(process::clone3(flags | libc::CLONE_PARENT as u64, cgroup)?));
+            let entered = match (request.container, staged.container) {
+                (Some(container), Some(namespaces)) => enter_container(staged, container, namespaces),
+                _ => enter(staged, &theirs),
+            };
+            let outcome = entered.and_then(|()| Ok(process::clone3(flags | libc::CLONE_PARENT as u64, None)?));
             let message = match outcome {
                 Ok(Cloned::Child) => return Ok(Cloned::Child),
                 Ok(Cloned::Parent { pid, .. }) => pid.to_string(),
@@ -87,8 +105,18 @@ fn clone_staged(staged: &Staged, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> 
         }
         Cloned::Parent { pid, .. } => {
             drop(theirs);
-            let said = String::from_utf8_lossy(&socket::receive(&ours)?).into_owned();
+            let mut said = String::from_utf8_lossy(&socket::receive(&ours)?).into_owned();
+            let mapped = match &staged.maps {
+                Some(maps) if said == MAP_ME => super::maps::write(&ProcFs::open(Part::Processes)?, pid, maps, request.rootless)
+                    .and_then(|()| Ok(socket::send(&ours, b"mapped")?))
+                    .and_then(|()| Ok(String::from_utf8_lossy(&socket::receive(&ours)?).into_owned()))
+                    .map(|next| said = next),
+                _ => Ok(()),
+            };
+            // It ends by itself when nobody answers.
+            drop(ours);
             process::wait(pid)?;
+            mapped?;
             if let Some(why) = said.strip_prefix('!') {
                 return Err(Error::Step { step: "entering namespaces".into(), message: why.to_string() });
             }
@@ -98,8 +126,21 @@ fn clone_staged(staged: &Staged, flags: u64, cgroup: Option<BorrowedFd<'_>>) -> 
     }
 }
 
+/// The user namespace first, whose rights the pid namespace wants. Not dumpable from here on: a process of the container that sees
+/// the new one must not get hold of it.
+fn enter_container(staged: &Staged, container: BorrowedFd<'_>, namespaces: i32) -> Result<()> {
+    if let Some(value) = staged.oom_score_adj {
+        // While /proc/self is this user's.
+        ProcFs::open(Part::Processes)?.write("self/oom_score_adj", &value.to_string())?;
+    }
+    process::set_non_dumpable()?;
+    process::join_namespace(container, namespaces).doing(|| "join the container's user and pid namespaces".to_string())
+}
+
 /// What belongs to the outer user namespace is joined with its rights, the rest once the given user namespace is entered.
-fn enter(staged: &Staged) -> Result<()> {
+fn enter(staged: &Staged, parent: &OwnedFd) -> Result<()> {
+    // Before a mount namespace is joined whose /proc is somebody else's.
+    let proc = staged.time_offsets.as_ref().map(|_| ProcFs::open(Part::Processes)).transpose()?;
     let (user, others): (Vec<&Join>, Vec<&Join>) = staged.joins.iter().partition(|j| j.kind == libc::CLONE_NEWUSER);
     let opened = others.iter().map(|j| Ok((j, fs::openat(fs::CWD, &j.path, OFlags::RDONLY, 0)?))).collect::<Result<Vec<_>>>()?;
     let user = user.iter().map(|j| Ok(fs::openat(fs::CWD, &j.path, OFlags::RDONLY, 0)?)).collect::<Result<Vec<_>>>()?;
@@ -118,10 +159,16 @@ fn enter(staged: &Staged) -> Result<()> {
     for (join, fd) in later {
         process::join_namespace(&fd, join.kind).doing(|| format!("join {}", join.path.display()))?;
     }
-    if let Some(offsets) = &staged.time_offsets {
+    if staged.maps.is_some() {
+        process::unshare(libc::CLONE_NEWUSER).doing(|| "make the user namespace".to_string())?;
+        socket::send(parent, MAP_ME.as_bytes())?;
+        if socket::receive(parent)?.is_empty() {
+            return Err(Error::state("the user namespace was not mapped"));
+        }
+    }
+    if let (Some(offsets), Some(proc)) = (&staged.time_offsets, proc) {
         process::unshare(0x80)?;
-        let path = Path::new("/proc/self/timens_offsets");
-        std::fs::write(path, offsets).map_err(|e| Error::io("write", path, &e)).doing(|| format!("set time offsets {offsets:?}"))?;
+        proc.write("self/timens_offsets", offsets).doing(|| format!("set time offsets {offsets:?}"))?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::spec::{IdMapping, Mount};
+use crate::spec::{Linux, Mount, Spec};
 use crate::{Error, Result};
 
 pub const ATTR_RDONLY: u64 = 0x1;
@@ -13,7 +13,7 @@ const ATTR_ATIME_MASK: u64 = 0x70;
 const ATTR_NOATIME: u64 = 0x10;
 const ATTR_STRICTATIME: u64 = 0x20;
 const ATTR_NODIRATIME: u64 = 0x80;
-const ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
+pub const ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
 
 /// One mount to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,12 @@ pub struct MountStep {
     /// `MS_*` propagation types, each with MS_REC or not, in order.
     pub propagation: Vec<u64>,
     pub idmap: Option<IdMap>,
+    /// A bind that the parent prepares: its number among these.
+    pub tree: Option<usize>,
+    /// It is the procfs that an earlier step has made and written to.
+    pub made: bool,
+    /// Its place in config.json's `mounts`.
+    pub entry: Option<usize>,
 }
 
 /// Flags of mount_setattr(2).
@@ -35,6 +41,8 @@ pub struct MountStep {
 pub struct Attrs {
     pub set: u64,
     pub clear: u64,
+    /// Cleared too, unless the kernel has locked them for a user namespace.
+    pub implied: u64,
 }
 
 /// What is mounted.
@@ -44,16 +52,27 @@ pub enum What {
     Bind { source: PathBuf, recursive: bool },
     /// A new file system.
     New { fstype: String, source: String, data: Vec<(String, Option<String>)>, copy_up: bool },
+    /// A mount of the host's, taken from its place (in the container's mount namespace).
+    Move { source: PathBuf },
     /// Attributes of what is mounted there already.
     Reattribute,
+    /// The same, and options of its file system, wherever else that is mounted.
+    Remount { data: Vec<(String, Option<String>)> },
 }
 
 /// An id-mapped mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdMap {
-    pub uid: Vec<IdMapping>,
-    pub gid: Vec<IdMapping>,
+    pub by: MapSource,
     pub recursive: bool,
+}
+
+/// Where the mapping of an id-mapped mount comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MapSource {
+    Ranges(super::Maps),
+    /// An existing user namespace.
+    Namespace(PathBuf),
 }
 
 impl MountStep {
@@ -65,6 +84,9 @@ impl MountStep {
             recursive_attrs: Attrs::default(),
             propagation: Vec::new(),
             idmap: None,
+            tree: None,
+            made: false,
+            entry: None,
         }
     }
 }
@@ -130,10 +152,13 @@ pub fn propagation(option: &str) -> Option<u64> {
     Some(kind | recursive)
 }
 
-/// Options that change nothing of what the kernel's defaults are.
-const NEUTRAL: [&str; 9] = ["defaults", "async", "loud", "nolazytime", "noiversion", "nomand", "acl", "noacl", "norbind"];
-/// Options of the superblock that fsconfig(2) takes as they are.
-const SUPERBLOCK: [&str; 6] = ["sync", "dirsync", "lazytime", "mand", "silent", "iversion"];
+/// Options that change nothing of what the kernel's defaults are. `silent` only says what the kernel writes to its log, where fsopen(2)
+/// tells its errors to the caller instead; `iversion` is the file system's own matter (ext4 ignores it since Linux 6.0, others always did).
+const NEUTRAL: [&str; 11] =
+    ["defaults", "async", "loud", "nolazytime", "noiversion", "nomand", "acl", "noacl", "norbind", "silent", "iversion"];
+/// Options of the superblock that fsconfig(2) takes as they are, with their bits for mount(2).
+pub const SUPERBLOCK: [(&str, libc::c_ulong); 4] =
+    [("sync", libc::MS_SYNCHRONOUS), ("dirsync", libc::MS_DIRSYNC), ("lazytime", libc::MS_LAZYTIME), ("mand", libc::MS_MANDLOCK)];
 
 #[derive(Default)]
 struct Parsed {
@@ -143,6 +168,8 @@ struct Parsed {
     propagation: Vec<u64>,
     copy_up: bool,
     idmap: Option<bool>,
+    remount: bool,
+    moved: bool,
     data: Vec<(String, Option<String>)>,
 }
 
@@ -150,7 +177,10 @@ fn parse_options(options: &[String]) -> Parsed {
     let mut p = Parsed::default();
     for option in options.iter().map(String::as_str) {
         if let Some(bits) = flag(option) {
-            apply_flag(&mut p.attrs, option, bits);
+            // Of one mount a mode can only be replaced by another.
+            if bits.1 || !is_atime(option) {
+                apply_flag(&mut p.attrs, option, bits);
+            }
         } else if let Some((plain, bits)) = option.strip_prefix('r').and_then(|plain| Some((plain, flag(plain)?))) {
             apply_flag(&mut p.recursive, plain, bits);
         } else if let Some(kind) = propagation(option) {
@@ -162,6 +192,8 @@ fn parse_options(options: &[String]) -> Parsed {
                 "tmpcopyup" => p.copy_up = true,
                 "idmap" => p.idmap = Some(false),
                 "ridmap" => p.idmap = Some(true),
+                "remount" => p.remount = true,
+                "move" => p.moved = true,
                 "" => {}
                 neutral if NEUTRAL.contains(&neutral) => {}
                 data => p.data.push(match data.split_once('=') {
@@ -174,40 +206,91 @@ fn parse_options(options: &[String]) -> Parsed {
     p
 }
 
-/// Decides one entry of `mounts`; cgroup mounts are decided elsewhere. `bundle`: relative sources of binds are below it.
-pub fn plan_mount(mount: &Mount, bundle: &Path) -> Result<MountStep> {
-    let parsed = parse_options(&mount.options);
+/// Decides the entry of `mounts` that has this number; cgroup mounts are decided elsewhere. `bundle`: relative sources of binds are below it.
+pub fn plan_mount(number: usize, bundle: &Path, spec: &Spec) -> Result<MountStep> {
+    let step = decide(&spec.mounts[number], bundle, spec).map_err(|e| Error::invalid(format!("config.json: mounts[{number}]: {e}")))?;
+    Ok(MountStep { entry: Some(number), ..step })
+}
+
+fn decide(mount: &Mount, bundle: &Path, spec: &Spec) -> Result<MountStep> {
+    let mut parsed = parse_options(&mount.options);
     let destination = absolute(&mount.destination);
-    if parsed.idmap.is_none() && mount.options.iter().any(|o| o == "remount") {
-        return Err(Error::invalid(format!("mounts: {}: option \"remount\": give the options to the mount itself", destination.display())));
-    }
+    // A destination may be given as the host sees it.
+    let destination = match destination.strip_prefix(super::rootfs_path(spec, bundle)) {
+        Ok(inside) if spec.root.is_some() => Path::new("/").join(inside),
+        _ => destination,
+    };
     let bind = parsed.bind.or((mount.kind == "bind").then_some(false));
     let what = match bind {
+        Some(_) if parsed.remount => What::Reattribute,
+        None if parsed.remount => What::Remount { data: parsed.data.clone() },
+        _ if parsed.moved => {
+            refuse_data(&parsed, &destination)?;
+            What::Move { source: bundle.join(&mount.source) }
+        }
         Some(recursive) => {
-            if let Some((key, _)) = parsed.data.iter().find(|(key, _)| !SUPERBLOCK.contains(&key.as_str())) {
-                return Err(Error::invalid(format!("mounts: {}: {key:?}: a bind mount takes no such option", destination.display())));
-            }
+            refuse_data(&parsed, &destination)?;
+            replace_attributes(&mut parsed.attrs);
             What::Bind { source: bundle.join(&mount.source), recursive }
         }
         None => new_filesystem(mount, &parsed)?,
     };
-    let idmap = (!mount.uid_mappings.is_empty()).then(|| IdMap {
-        uid: mount.uid_mappings.clone(),
-        gid: mount.gid_mappings.clone(),
-        recursive: parsed.idmap == Some(true),
-    });
-    Ok(MountStep { destination, what, attrs: parsed.attrs, recursive_attrs: parsed.recursive, propagation: parsed.propagation, idmap })
+    let idmap = idmap(mount, &parsed, bind.is_some(), &spec.linux)?;
+    let Parsed { attrs, recursive, propagation, .. } = parsed;
+    Ok(MountStep { destination, what, attrs, recursive_attrs: recursive, propagation, idmap, tree: None, made: false, entry: None })
+}
+
+fn refuse_data(parsed: &Parsed, destination: &Path) -> Result<()> {
+    match parsed.data.iter().find(|(key, _)| SUPERBLOCK.iter().all(|(name, _)| name != key)) {
+        Some((key, _)) => Err(Error::invalid(format!(
+            "{}: {key:?}: bind mounts cannot have any filesystem-specific options applied",
+            destination.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// A bind mount without flags keeps those of its source; with one, it has just those that are given (as in runc, where a remount
+/// sets them all). The access time mode stays unless a mode is set.
+fn replace_attributes(attrs: &mut Attrs) {
+    if attrs.set | attrs.clear == 0 {
+        return;
+    }
+    let chosen = attrs.set & (ATTR_NOATIME | ATTR_STRICTATIME | ATTR_NODIRATIME) != 0 || attrs.clear & ATTR_ATIME_MASK != 0;
+    if chosen {
+        attrs.clear |= (ATTR_ATIME_MASK | ATTR_NODIRATIME) & !(attrs.set & ATTR_NODIRATIME);
+    }
+    let flags = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW;
+    attrs.implied = flags & !attrs.set & !attrs.clear;
+}
+
+/// Ranges of the mount's own, or those of the container's user namespace where only the option is given.
+fn idmap(mount: &Mount, parsed: &Parsed, bind: bool, linux: &Linux) -> Result<Option<IdMap>> {
+    if parsed.idmap.is_none() && mount.uid_mappings.is_empty() {
+        return Ok(None);
+    }
+    let refuse = |why: &str| Err(Error::invalid(format!("{}: {why}", mount.destination.display())));
+    if !bind {
+        return refuse("id-mapped mounts are only supported for bind-mounts");
+    }
+    let by = if !mount.uid_mappings.is_empty() {
+        MapSource::Ranges(super::Maps { uid: mount.uid_mappings.clone(), gid: mount.gid_mappings.clone() })
+    } else {
+        match linux.namespace("user") {
+            Some(user) if !user.path.as_os_str().is_empty() => MapSource::Namespace(user.path.clone()),
+            Some(_) => MapSource::Ranges(super::Maps { uid: linux.uid_mappings.clone(), gid: linux.gid_mappings.clone() }),
+            None => return refuse("id-mapped mounts must have both uid and gid mappings specified, or a user namespace"),
+        }
+    };
+    Ok(Some(IdMap { by, recursive: parsed.idmap == Some(true) }))
 }
 
 fn new_filesystem(mount: &Mount, parsed: &Parsed) -> Result<What> {
     if mount.kind.is_empty() {
-        return Err(Error::invalid(format!(
-            "mounts: {}: type: must be given where no option is bind or rbind",
-            mount.destination.display()
-        )));
+        return Err(Error::invalid(format!("{}: type: must be given where no option is bind or rbind", mount.destination.display())));
     }
     if parsed.copy_up && mount.kind != "tmpfs" {
-        return Err(Error::invalid(format!("mounts: {}: tmpcopyup: only tmpfs takes it", mount.destination.display())));
+        return Err(Error::invalid(format!("{}: tmpcopyup: only tmpfs takes it", mount.destination.display())));
     }
     let mut data = parsed.data.clone();
     // One superblock of the kernel's own file systems serves many: there, read-only is the mount's matter alone.
@@ -278,9 +361,10 @@ mod tests {
 
     fn plan(kind: &str, options: &[&str]) -> MountStep {
         let options = options.iter().map(ToString::to_string).collect();
-        plan_mount(
+        decide(
             &Mount { destination: "/x".into(), kind: kind.into(), source: "src".into(), options, ..Mount::default() },
             Path::new("/b"),
+            &Spec::default(),
         )
         .unwrap()
     }
@@ -288,7 +372,7 @@ mod tests {
     #[test]
     fn options_become_attributes() {
         let step = plan("tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k", "nodev", "dev"]);
-        assert_eq!(step.attrs, Attrs { set: ATTR_NOSUID | ATTR_STRICTATIME, clear: ATTR_ATIME_MASK | ATTR_NODEV });
+        assert_eq!(step.attrs, Attrs { set: ATTR_NOSUID | ATTR_STRICTATIME, clear: ATTR_ATIME_MASK | ATTR_NODEV, implied: 0 });
         let What::New { data, .. } = step.what else { panic!("a new file system") };
         assert_eq!(data, [("mode".into(), Some("755".into())), ("size".into(), Some("65536k".into()))]);
     }
@@ -297,14 +381,37 @@ mod tests {
     fn a_bind_source_is_relative_to_the_bundle_and_recursive_flags_stay_apart() {
         let step = plan("bind", &["rbind", "rro", "rprivate"]);
         assert_eq!(step.what, What::Bind { source: "/b/src".into(), recursive: true });
-        assert_eq!((step.attrs, step.recursive_attrs), (Attrs::default(), Attrs { set: ATTR_RDONLY, clear: 0 }));
+        assert_eq!((step.attrs, step.recursive_attrs), (Attrs::default(), Attrs { set: ATTR_RDONLY, ..Attrs::default() }));
         assert_eq!(step.propagation, [libc::MS_PRIVATE | libc::MS_REC]);
+    }
+
+    #[test]
+    fn a_bind_mount_with_a_flag_has_no_other() {
+        let step = plan("bind", &["bind", "nosuid"]);
+        assert_eq!(step.attrs.set, ATTR_NOSUID);
+        assert_eq!(step.attrs.clear, 0, "the access time mode stays");
+        assert_eq!(step.attrs.implied, ATTR_RDONLY | ATTR_NODEV | ATTR_NOEXEC | ATTR_NOSYMFOLLOW);
+        assert_eq!(plan("bind", &["bind"]).attrs, Attrs::default());
+        assert_eq!(plan("bind", &["bind", "atime"]).attrs, Attrs::default());
+        let step = plan("bind", &["bind", "ro", "relatime"]);
+        assert_eq!(
+            (step.attrs.set, step.attrs.clear & (ATTR_ATIME_MASK | ATTR_NODIRATIME)),
+            (ATTR_RDONLY, ATTR_ATIME_MASK | ATTR_NODIRATIME)
+        );
+    }
+
+    #[test]
+    fn a_destination_may_be_named_as_the_host_sees_it() {
+        let spec = Spec { root: Some(crate::spec::Root { path: "rootfs".into(), readonly: false }), ..Spec::default() };
+        let mount = Mount { destination: "/b/rootfs/mnt".into(), kind: "tmpfs".into(), ..Mount::default() };
+        assert_eq!(decide(&mount, Path::new("/b"), &spec).unwrap().destination, Path::new("/mnt"));
     }
 
     #[test]
     fn an_unknown_option_of_a_bind_is_refused() {
         let mount =
             Mount { destination: "/x".into(), kind: "bind".into(), source: "s".into(), options: vec!["size=1".into()], ..Mount::default() };
-        assert!(plan_mount(&mount, Path::new("/b")).unwrap_err().to_string().contains("\"size\""));
+        let refused = decide(&mount, Path::new("/b"), &Spec::default()).unwrap_err().to_string();
+        assert!(refused.contains("\"size\""), "{refused}");
     }
 }

@@ -2,8 +2,9 @@
 
 use rrun_sys::process::SchedAttr;
 
+use super::numbers;
 use crate::caps::CapSets;
-use crate::spec::{Process, Scheduler};
+use crate::spec::{MemoryPolicy, Process, Scheduler};
 
 /// Everything about a process that does not depend on the root file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,9 @@ pub struct ProcessPlan {
     pub scheduler: Option<SchedAttr>,
     pub apparmor: Option<String>,
     pub selinux: Option<String>,
+    /// CPU masks of an exec'd process, before and after it is in the container's cgroup.
+    pub initial_cpus: Option<Vec<u64>>,
+    pub final_cpus: Option<Vec<u64>>,
 }
 
 /// Who the process is and what it may do.
@@ -60,10 +64,38 @@ pub fn plan_process(process: &Process, available: u64, warnings: &mut Vec<String
         scheduler: process.scheduler.as_ref().and_then(scheduler_attr),
         apparmor: label(&process.apparmor_profile),
         selinux: label(&process.selinux_label),
+        initial_cpus: numbers::mask(&process.exec_cpu_affinity.initial).ok(),
+        final_cpus: numbers::mask(&process.exec_cpu_affinity.last).ok(),
     }
 }
 
-/// A variable given twice counts as given last; entries without `=` are dropped, as runc does.
+/// The arguments of set_mempolicy(2), or what is wrong.
+pub fn memory_policy(policy: &MemoryPolicy) -> Result<(i32, Vec<u64>), String> {
+    const MODES: [&str; 7] =
+        ["MPOL_DEFAULT", "MPOL_PREFERRED", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"];
+    let mode = MODES.iter().position(|m| *m == policy.mode).ok_or_else(|| format!("invalid memory policy mode {:?}", policy.mode))?;
+    let nodes = match policy.nodes.as_str() {
+        "" => Vec::new(),
+        list => numbers::mask(list).map_err(|e| format!("invalid memory policy nodes {list:?}: {e}"))?,
+    };
+    let flag = |name: &String| match name.as_str() {
+        "MPOL_F_STATIC_NODES" => Ok(1 << 15),
+        "MPOL_F_RELATIVE_NODES" => Ok(1 << 14),
+        "MPOL_F_NUMA_BALANCING" => Ok(1 << 13),
+        _ => Err(format!("invalid memory policy flag {name:?}")),
+    };
+    let flags = policy.flags.iter().map(flag).try_fold(0, |all, f| Ok::<i32, String>(all | f?))?;
+    let given = numbers::count(&nodes);
+    match MODES[mode] {
+        "MPOL_DEFAULT" | "MPOL_LOCAL" if given > 0 => Err(format!("memory policy mode requires 0 nodes but got {given}")),
+        "MPOL_BIND" | "MPOL_INTERLEAVE" | "MPOL_PREFERRED_MANY" | "MPOL_WEIGHTED_INTERLEAVE" if given == 0 => {
+            Err("memory policy mode requires at least one node but got 0".to_string())
+        }
+        _ => Ok((mode as i32 | flags, nodes)),
+    }
+}
+
+/// A variable given twice counts as given last.
 fn last_of_each(env: &[String]) -> Vec<String> {
     let key = |e: &str| e.split_once('=').map(|(k, _)| k.to_string());
     let mut seen = std::collections::HashSet::new();
@@ -100,37 +132,29 @@ pub fn io_class(name: &str) -> Option<u32> {
     ["IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"].iter().position(|c| *c == name).map(|n| n as u32 + 1)
 }
 
-/// The scheduler setting, None where a name or a value is wrong.
+/// The number of a scheduling policy.
+pub fn scheduler_policy(name: &str) -> Option<u32> {
+    ["SCHED_OTHER", "SCHED_FIFO", "SCHED_RR", "SCHED_BATCH", "SCHED_ISO", "SCHED_IDLE", "SCHED_DEADLINE"]
+        .iter()
+        .position(|p| *p == name)
+        .map(|n| n as u32)
+}
+
+/// The bit of a scheduler flag.
+pub fn scheduler_flag(name: &str) -> Option<u64> {
+    const FLAGS: [&str; 7] = ["RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN", "UTIL_CLAMP_MAX"];
+    let name = name.strip_prefix("SCHED_FLAG_")?;
+    FLAGS.iter().position(|f| *f == name).map(|n| 1 << n)
+}
+
+/// The scheduler setting, None where a name is wrong.
 pub fn scheduler_attr(s: &Scheduler) -> Option<SchedAttr> {
-    let policy = match s.policy.as_str() {
-        "SCHED_OTHER" => 0,
-        "SCHED_FIFO" => 1,
-        "SCHED_RR" => 2,
-        "SCHED_BATCH" => 3,
-        "SCHED_ISO" => 4,
-        "SCHED_IDLE" => 5,
-        "SCHED_DEADLINE" => 6,
-        _ => return None,
-    };
-    let flag = |name: &String| {
-        Some(match name.as_str() {
-            "SCHED_FLAG_RESET_ON_FORK" => 0x01,
-            "SCHED_FLAG_RECLAIM" => 0x02,
-            "SCHED_FLAG_DL_OVERRUN" => 0x04,
-            "SCHED_FLAG_KEEP_POLICY" => 0x08,
-            "SCHED_FLAG_KEEP_PARAMS" => 0x10,
-            "SCHED_FLAG_UTIL_CLAMP_MIN" => 0x20,
-            "SCHED_FLAG_UTIL_CLAMP_MAX" => 0x40,
-            _ => return None,
-        })
-    };
-    let flags = s.flags.iter().map(flag).try_fold(0, |all, f| Some(all | f?))?;
-    let priority = u32::try_from(s.priority).ok()?;
-    (-20..=19).contains(&s.nice).then(|| SchedAttr {
-        policy,
+    let flags = s.flags.iter().map(|f| scheduler_flag(f)).try_fold(0, |all, f| Some(all | f?))?;
+    Some(SchedAttr {
+        policy: scheduler_policy(&s.policy)?,
         flags,
         nice: s.nice,
-        priority,
+        priority: u32::try_from(s.priority).ok()?,
         runtime: s.runtime,
         deadline: s.deadline,
         period: s.period,
@@ -144,7 +168,7 @@ mod tests {
 
     #[test]
     fn the_last_of_a_variable_counts() {
-        let env: Vec<String> = ["A=1", "B=2", "A=3", "junk", "=x"].iter().map(ToString::to_string).collect();
+        let env: Vec<String> = ["A=1", "B=2", "A=3"].iter().map(ToString::to_string).collect();
         assert_eq!(last_of_each(&env), ["B=2", "A=3"]);
     }
 }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use super::{Profile, Program, Result};
 
 /// Changes whenever the same profile may compile to something else, or the format of the files changes.
-const MAGIC: &[u8; 8] = b"rrunsec1";
+const MAGIC: &[u8; 8] = b"rrunsec2";
 const HASH: usize = 32;
 /// A host has a handful of profiles; more files than this are somebody's loop.
 const MAX_FILES: usize = 64;
@@ -37,12 +37,13 @@ impl Cache {
         Cache { dir: dir.to_path_buf() }
     }
 
-    /// The program from the cache, else compiled and put there. A cache that cannot be used adds a warning to the program.
-    pub fn get_or_compile(&self, profile: &Profile) -> Result<Program> {
+    /// The program of a profile (its JSON) from the cache, else compiled and put there. A cache that cannot be used adds a warning to
+    /// the program.
+    pub fn get_or_compile(&self, profile: &str) -> Result<Program> {
         let dir = match self.open() {
             Ok(dir) => dir,
             Err(why) => {
-                let mut program = Program::compile(profile)?;
+                let mut program = Program::compile(&Profile::parse(profile)?)?;
                 program.warnings.push(format!("seccomp: the cache {} is not used: {why}", self.dir.display()));
                 return Ok(program);
             }
@@ -51,7 +52,7 @@ impl Cache {
         if let Some(program) = load(dir.as_fd(), &name) {
             return Ok(program);
         }
-        let mut program = Program::compile(profile)?;
+        let mut program = Program::compile(&Profile::parse(profile)?)?;
         if let Err(e) = store(dir.as_fd(), &name, &program) {
             program.warnings.push(format!("seccomp: cannot write to the cache {}: {e}", self.dir.display()));
         }
@@ -84,11 +85,11 @@ fn ours(fd: BorrowedFd<'_>, kind: FileType) -> bool {
 }
 
 /// Everything that a program depends on: the profile, the machine, the kernel (its set of actions), the library, and us.
-fn key(profile: &Profile) -> String {
+fn key(profile: &str) -> String {
     let uname = rustix::system::uname();
     let library = libseccomp::ScmpVersion::current().map(|version| version.to_string()).unwrap_or_default();
     let mut hash = Sha256::new();
-    hash.update(serde_json::to_vec(profile).expect("a profile is plain data"));
+    hash.update(profile);
     for part in [uname.machine().to_bytes(), uname.release().to_bytes(), library.as_bytes(), MAGIC, env!("CARGO_PKG_VERSION").as_bytes()] {
         hash.update([0]);
         hash.update(part);

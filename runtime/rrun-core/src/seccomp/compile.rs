@@ -2,9 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::str::FromStr;
 
 use libseccomp::error::SeccompError;
-use libseccomp::{ScmpAction, ScmpFilterContext, ScmpSyscall};
+use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext, ScmpSyscall};
 
 use super::prefix;
 use super::rules::{Rule, Rules};
@@ -52,6 +53,32 @@ fn add(filter: &mut ScmpFilterContext, rules: &Rules, rule: &Rule, name: &str, w
         return filter.add_rule(rule.action, call).map(drop).map_err(told);
     }
     rule.conditions.iter().try_for_each(|all| filter.add_rule_conditional(rule.action, call, all).map(drop).map_err(told))
+}
+
+/// The architectures whose system calls a profile for this host may name: those that the library knows and that count bytes as it does.
+pub fn architectures() -> Vec<&'static str> {
+    const KNOWN: [&str; 18] = [
+        "SCMP_ARCH_AARCH64",
+        "SCMP_ARCH_ARM",
+        "SCMP_ARCH_LOONGARCH64",
+        "SCMP_ARCH_MIPS",
+        "SCMP_ARCH_MIPS64",
+        "SCMP_ARCH_MIPS64N32",
+        "SCMP_ARCH_MIPSEL",
+        "SCMP_ARCH_MIPSEL64",
+        "SCMP_ARCH_MIPSEL64N32",
+        "SCMP_ARCH_PPC",
+        "SCMP_ARCH_PPC64",
+        "SCMP_ARCH_PPC64LE",
+        "SCMP_ARCH_RISCV64",
+        "SCMP_ARCH_S390",
+        "SCMP_ARCH_S390X",
+        "SCMP_ARCH_X32",
+        "SCMP_ARCH_X86",
+        "SCMP_ARCH_X86_64",
+    ];
+    let takes = |arch| ScmpFilterContext::new(ScmpAction::Allow).and_then(|mut filter| filter.add_arch(arch).map(drop)).is_ok();
+    KNOWN.into_iter().filter(|name| ScmpArch::from_str(name).is_ok_and(|arch| arch == ScmpArch::native() || takes(arch))).collect()
 }
 
 /// libseccomp 2.5 writes its program only to a descriptor.

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 pub use cache::Cache;
+pub use compile::architectures;
 pub use profile::{Arg, Profile, SyscallRule};
 
 /// Why a profile cannot be compiled: one line.
@@ -47,6 +48,11 @@ impl Program {
         self.flags & rrun_sys::seccomp::FLAG_NEW_LISTENER != 0
     }
 
+    /// `SECCOMP_FILTER_FLAG_*` bits.
+    pub fn flags(&self) -> u64 {
+        self.flags
+    }
+
     /// What was skipped, one line each: names that no architecture knows, as every runtime skips them.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -56,6 +62,11 @@ impl Program {
     /// child between clone and exec. Needs no_new_privs or CAP_SYS_ADMIN. Some(fd) exactly if [`Program::wants_listener`].
     pub fn load(&self) -> io::Result<Option<OwnedFd>> {
         rrun_sys::seccomp::set_filter(self.flags, &self.code)
+    }
+
+    /// The same for the calling thread alone, whatever the flags say.
+    pub fn load_into_this_thread(&self) -> io::Result<Option<OwnedFd>> {
+        rrun_sys::seccomp::set_filter(self.flags & !(rules::TSYNC | rules::TSYNC_ESRCH), &self.code)
     }
 }
 

@@ -6,7 +6,7 @@
 //! - **Calls newer than the library** that the profile does name.
 //! - **socketcall(2)** of 32-bit x86: the library lets it through where `socket` is allowed *under conditions*, which cannot be
 //!   checked there (they are behind a pointer): AF_ALG denied to socket() would be had by socketcall(). Unless the profile itself
-//!   allows socketcall, such a call gets ENOSYS.
+//!   allows that call by the name of socketcall, it gets ENOSYS.
 //!
 //! ```text
 //! per architecture:  not this one → next;  [x32 or not x32];  newer calls;  socketcall;  number > max → ENOSYS;  → body
@@ -115,15 +115,17 @@ fn socketcall(rules: &Rules) -> Vec<Insn> {
     if let Some(denied) = named.iter().find(|rule| rule.conditions.is_empty() && !lets_through(rule.action)) {
         return vec![(JUMP_EQUAL, 0, 1, X86_SOCKETCALL), (RETURN, 0, 0, return_value(denied.action))];
     }
-    if !named.is_empty() || lets_through(rules.default) {
+    if lets_through(rules.default) {
         return Vec::new();
     }
+    // What the profile says of socketcall itself holds, for the calls that it says it of.
+    let by_name = |call: u32| named.iter().any(|rule| lets_through(rule.action) && rule.takes_first(call.into()));
     let allowed = |conditional: bool| {
         let rules = rules.rules.iter().filter(move |rule| rule.conditions.is_empty() != conditional && lets_through(rule.action));
         rules.flat_map(|rule| &rule.names).filter_map(|name| syscalls::socketcall(name))
     };
     let always: Vec<u32> = allowed(false).collect();
-    let mut calls: Vec<u32> = allowed(true).filter(|call| !always.contains(call)).collect();
+    let mut calls: Vec<u32> = allowed(true).filter(|call| !always.contains(call) && !by_name(*call)).collect();
     calls.sort_unstable();
     calls.dedup();
     if calls.is_empty() {

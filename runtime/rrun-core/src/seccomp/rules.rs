@@ -25,11 +25,33 @@ pub(super) struct Rule {
     pub action: ScmpAction,
     /// Alternatives; in each, all comparisons must hold. Empty: unconditional.
     pub conditions: Vec<Vec<ScmpArgCompare>>,
+    /// The same, as written.
+    pub args: Vec<Arg>,
 }
 
-const TSYNC: u64 = 1 << 0;
+impl Rule {
+    /// Whether a call whose first argument is this may match.
+    pub fn takes_first(&self, value: u64) -> bool {
+        let mut about_first = self.args.iter().filter(|arg| arg.index == 0).peekable();
+        about_first.peek().is_none() || about_first.any(|arg| holds(arg, value))
+    }
+}
+
+fn holds(arg: &Arg, value: u64) -> bool {
+    match arg.op.as_str() {
+        "SCMP_CMP_NE" => value != arg.value,
+        "SCMP_CMP_LT" => value < arg.value,
+        "SCMP_CMP_LE" => value <= arg.value,
+        "SCMP_CMP_GE" => value >= arg.value,
+        "SCMP_CMP_GT" => value > arg.value,
+        "SCMP_CMP_MASKED_EQ" => value & arg.value == arg.value_two.unwrap_or(0),
+        _ => value == arg.value,
+    }
+}
+
+pub(super) const TSYNC: u64 = 1 << 0;
 const SPEC_ALLOW: u64 = 1 << 2;
-const TSYNC_ESRCH: u64 = 1 << 4;
+pub(super) const TSYNC_ESRCH: u64 = 1 << 4;
 const WAIT_KILLABLE_RECV: u64 = 1 << 5;
 
 impl Rules {
@@ -45,10 +67,12 @@ impl Rules {
             let place = format!("syscalls[{n}]");
             let action = action(&rule.action, rule.errno_ret, &place)?;
             if action == ScmpAction::Notify && rule.names.iter().any(|name| name == "write") {
-                return Err(Error(format!("{place}: SCMP_ACT_NOTIFY for write would stop the runtime itself: use another action")));
+                return Err(Error(format!(
+                    "{place}: SCMP_ACT_NOTIFY cannot be used for the write syscall: it would stop the runtime itself"
+                )));
             }
             let conditions = conditions(rule.args.as_deref().unwrap_or_default(), &place)?;
-            Ok(Rule { names: rule.names.clone(), action, conditions })
+            Ok(Rule { names: rule.names.clone(), action, conditions, args: rule.args.clone().unwrap_or_default() })
         });
         let rules = rules.collect::<Result<Vec<_>>>()?;
         let notify = rules.iter().any(|rule| rule.action == ScmpAction::Notify);
@@ -61,13 +85,14 @@ impl Rules {
 }
 
 fn action(word: &str, errno: Option<u32>, place: &str) -> Result<ScmpAction> {
-    let number = |value: Option<u32>| {
+    let number = |value: Option<u32>, limit: u16| {
         let value = value.unwrap_or(libc::EPERM as u32);
-        u16::try_from(value).map_err(|_| Error(format!("{place}: errnoRet {value} is above 65535")))
+        u16::try_from(value).ok().filter(|n| *n <= limit).ok_or_else(|| Error(format!("{place}: errnoRet {value} is above {limit}")))
     };
     match word {
-        "SCMP_ACT_ERRNO" => Ok(ScmpAction::Errno(number(errno)?.into())),
-        "SCMP_ACT_TRACE" => Ok(ScmpAction::Trace(number(errno)?)),
+        // MAX_ERRNO of the kernel, which would take it instead of a higher one.
+        "SCMP_ACT_ERRNO" => Ok(ScmpAction::Errno(number(errno, 4095)?.into())),
+        "SCMP_ACT_TRACE" => Ok(ScmpAction::Trace(number(errno, u16::MAX)?)),
         _ if errno.is_some() => Err(Error(format!("{place}: errnoRet goes with SCMP_ACT_ERRNO and SCMP_ACT_TRACE, not with {word:?}"))),
         "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Ok(ScmpAction::KillThread),
         "SCMP_ACT_KILL_PROCESS" => Ok(ScmpAction::KillProcess),

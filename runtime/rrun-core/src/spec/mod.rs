@@ -12,8 +12,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub(crate) use parse::located;
 pub use parse::{parse_process, parse_spec};
 pub use validate::{validate, validate_process};
+
+/// The version of the specification that states comply with, whatever a config.json says of itself.
+pub const VERSION: &str = "1.3.0";
 
 /// A whole config.json.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -88,6 +92,20 @@ pub struct Process {
     #[serde(rename = "ioPriority")]
     pub io_priority: Option<IoPriority>,
     pub scheduler: Option<Scheduler>,
+    #[serde(rename = "execCPUAffinity", deserialize_with = "nullable")]
+    pub exec_cpu_affinity: CpuAffinity,
+}
+
+/// The CPUs of a process that exec starts: lists such as `0-3,7`, empty where not given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CpuAffinity {
+    /// Until it is in the container's cgroup.
+    #[serde(deserialize_with = "nullable")]
+    pub initial: String,
+    /// From then on.
+    #[serde(rename = "final", deserialize_with = "nullable")]
+    pub last: String,
 }
 
 /// Terminal size in characters.
@@ -206,8 +224,9 @@ pub struct Linux {
     #[serde(deserialize_with = "nullable")]
     pub devices: Vec<Device>,
     #[serde(deserialize_with = "nullable")]
-    pub net_devices: BTreeMap<String, serde_json::Value>,
-    pub seccomp: Option<serde_json::Value>,
+    pub net_devices: BTreeMap<String, NetDevice>,
+    /// As it is written: what it compiles to is kept by its text, so most runs need not understand it.
+    pub seccomp: Option<Box<serde_json::value::RawValue>>,
     #[serde(deserialize_with = "nullable")]
     pub rootfs_propagation: String,
     #[serde(deserialize_with = "nullable")]
@@ -216,11 +235,20 @@ pub struct Linux {
     pub readonly_paths: Vec<PathBuf>,
     #[serde(deserialize_with = "nullable")]
     pub mount_label: String,
-    pub intel_rdt: Option<serde_json::Value>,
-    pub memory_policy: Option<serde_json::Value>,
+    pub intel_rdt: Option<IntelRdt>,
+    pub memory_policy: Option<MemoryPolicy>,
     pub personality: Option<Personality>,
     #[serde(deserialize_with = "nullable")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+}
+
+/// What a network device of the host becomes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct NetDevice {
+    /// Empty: it keeps its name.
+    #[serde(deserialize_with = "nullable")]
+    pub name: String,
 }
 
 /// A range of ids.
@@ -232,6 +260,35 @@ pub struct IdMapping {
     #[serde(rename = "hostID")]
     pub host_id: u32,
     pub size: u32,
+}
+
+/// A group of resctrl.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct IntelRdt {
+    #[serde(rename = "closID", deserialize_with = "nullable")]
+    pub clos_id: String,
+    /// Lines for `schemata`, as they are.
+    #[serde(deserialize_with = "nullable")]
+    pub schemata: Vec<String>,
+    #[serde(rename = "l3CacheSchema", deserialize_with = "nullable")]
+    pub l3_cache_schema: String,
+    #[serde(deserialize_with = "nullable")]
+    pub mem_bw_schema: String,
+    pub enable_monitoring: bool,
+}
+
+/// set_mempolicy(2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct MemoryPolicy {
+    #[serde(deserialize_with = "nullable")]
+    pub mode: String,
+    /// A list such as `0-3,7`.
+    #[serde(deserialize_with = "nullable")]
+    pub nodes: String,
+    #[serde(deserialize_with = "nullable")]
+    pub flags: Vec<String>,
 }
 
 /// A namespace to make, or to join by path.

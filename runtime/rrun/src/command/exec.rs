@@ -2,45 +2,51 @@ use anyhow::{Context, Result, bail};
 use rrun_core::lifecycle::{self, ExecRequest};
 use rrun_core::seal::seal_own_executable;
 use rrun_core::spec::{Capabilities, Process, parse_process};
-use rrun_core::state::{Entry, Store};
+use rrun_core::state::Store;
 
 use crate::cli::{Exec, Global};
 use crate::follow::{self, Followed};
+use crate::rights::Rights;
 
 /// `rrun exec`.
-pub fn exec(store: &Store, global: &Global, args: &Exec) -> Result<i32> {
+pub fn exec(store: &Store, global: &Global, id: &str, (program, args): (&[String], &Exec)) -> Result<i32> {
     seal_own_executable()?;
-    let entry = store.entry(&args.id.id, false)?;
+    super::create::check_preserved(0, args.preserve_fds.unwrap_or(0))?;
+    let entry = store.entry(id, false)?;
+    let mut config = lifecycle::configuration(&entry)?;
+    let rights = Rights::of(global);
     let request = ExecRequest {
-        process: process(&entry, args)?,
+        process: process(config.process.take(), program, args)?,
         console_socket: args.console_socket.clone(),
         keep_terminal: !args.detach,
         pid_file: args.pid_file.clone(),
-        preserve_fds: args.preserve_fds,
+        pidfd_socket: args.pidfd_socket.clone(),
+        preserve_fds: args.preserve_fds.unwrap_or(0),
         ignore_paused: args.ignore_paused,
         cgroup: args.cgroup.clone(),
-        rootless: super::rootless(global),
+        rootless: rights.ordinary_user,
+        in_user_namespace: rights.in_user_namespace,
     };
     let signals = if args.detach { None } else { Some(follow::catch_signals()?) };
-    let executed = lifecycle::exec(store, &entry, &request).context("unable to start container process")?;
+    let executed = lifecycle::exec(store, &entry, &config.linux, &request).context("unable to start container process")?;
     let Some(signals) = signals else { return Ok(0) };
-    let followed = Followed { pid: executed.pid, pidfd: executed.pidfd, master: executed.terminal_master };
+    let followed = Followed { pid: executed.pid, pidfd: executed.pidfd, master: executed.terminal_master, relay: None };
     Ok(follow::follow(&followed, &signals)?.code())
 }
 
 /// The process document, or the container's own process with the options laid over it.
-fn process(entry: &Entry, args: &Exec) -> Result<Process> {
+fn process(containers: Option<Process>, program: &[String], args: &Exec) -> Result<Process> {
     if let Some(path) = &args.process {
         let text = std::fs::read(path).with_context(|| format!("process file {}", path.display()))?;
         let mut process = parse_process(&text)?;
         process.terminal |= args.tty;
         return Ok(process);
     }
-    if args.args.is_empty() {
+    if program.is_empty() {
         bail!("process args cannot be empty");
     }
-    let mut process = lifecycle::process_from_config(entry)?;
-    process.args.clone_from(&args.args);
+    let mut process = containers.context("the container's configuration has no process")?;
+    process.args = program.to_vec();
     process.terminal = args.tty;
     process.console_size = None;
     if let Some(cwd) = &args.cwd {
@@ -70,10 +76,21 @@ fn add_capabilities(process: &mut Process, names: &[String]) {
     for set in [&mut caps.bounding, &mut caps.effective, &mut caps.permitted] {
         set.extend(names.iter().cloned());
     }
+    // An ambient capability must be inheritable; a container that has none of those gets none by exec.
+    if !caps.inheritable.is_empty() {
+        caps.inheritable.extend(names.iter().cloned());
+        caps.ambient.extend(names.iter().cloned());
+    }
 }
 
 fn parse_user(text: &str, own_gid: u32) -> Result<(u32, u32)> {
-    let number = |s: &str| s.parse::<u32>().with_context(|| format!("--user {text:?}: {s:?} is no number: give <uid>[:<gid>]"));
+    // Digits, after one plus sign as in runc: what other parsers take for numbers besides (a minus, spaces, other bases) has made
+    // users root before.
+    let number = |s: &str| {
+        let plain = s.strip_prefix('+').unwrap_or(s);
+        let digits = plain.bytes().all(|b| b.is_ascii_digit());
+        plain.parse::<u32>().ok().filter(|_| digits).with_context(|| format!("--user {text:?}: {s:?} is no number: give <uid>[:<gid>]"))
+    };
     match text.split_once(':') {
         Some((uid, gid)) => Ok((number(uid)?, number(gid)?)),
         None => Ok((number(text)?, own_gid)),
@@ -88,7 +105,8 @@ mod tests {
     fn a_user_is_numbers_only() {
         assert_eq!(parse_user("5", 7).unwrap(), (5, 7));
         assert_eq!(parse_user("5:6", 7).unwrap(), (5, 6));
-        for bad in ["", "root", "5:", ":5", "5:6:7", "-1", "4294967296", "1 "] {
+        assert_eq!(parse_user("+5:+0", 7).unwrap(), (5, 0));
+        for bad in ["", "root", "5:", ":5", "5:6:7", "-1", "++0", "+", "+-1", "-+1", "4294967296", "+4294967296", "1 ", "+ 1"] {
             assert!(parse_user(bad, 0).is_err(), "{bad}");
         }
     }

@@ -9,13 +9,13 @@ use rrun_core::lifecycle::cgroup_of;
 use rrun_core::state::{Entry, State, Status, Store};
 use serde_json::{Value, json};
 
-use crate::cli::{List, Ps};
+use crate::cli::{Format, List};
 
 /// `rrun state`.
 pub fn state(store: &Store, id: &str) -> Result<i32> {
     let entry = store.entry(id, false)?;
     let document = describe(&entry, &entry.load()?)?;
-    println!("{}", serde_json::to_string_pretty(&document)?);
+    super::print(&serde_json::to_string_pretty(&document)?)?;
     Ok(0)
 }
 
@@ -50,10 +50,14 @@ fn owner(entry: &Entry) -> Result<String> {
 }
 
 /// `rrun list`.
-pub fn list(store: &Store, args: &List) -> Result<i32> {
+pub fn list(store: &Store, args: &List, must_exist: bool) -> Result<i32> {
+    // The default directory comes with the first container; one that was named and is not there is a mistake.
+    if must_exist && !store.root().is_dir() {
+        bail!("--root {}: no such file or directory", store.root().display());
+    }
     let ids = store.ids()?;
     if args.quiet {
-        ids.iter().for_each(|id| println!("{id}"));
+        ids.iter().try_for_each(|id| super::print(id))?;
         return Ok(0);
     }
     let mut documents = Vec::new();
@@ -66,15 +70,15 @@ pub fn list(store: &Store, args: &List) -> Result<i32> {
             Err(e) => rrun_core::log::warn(&format!("{id}: {e}")),
         }
     }
-    if args.format == "json" {
-        println!("{}", if documents.is_empty() { "null".to_string() } else { Value::Array(documents).to_string() });
+    if args.format == Format::Json {
+        super::print(&if documents.is_empty() { "null".to_string() } else { Value::Array(documents).to_string() })?;
     } else {
-        print_table(&documents);
+        print_table(&documents)?;
     }
     Ok(0)
 }
 
-fn print_table(documents: &[Value]) {
+fn print_table(documents: &[Value]) -> Result<()> {
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
     let keys = ["id", "pid", "status", "bundle", "created", "owner"];
     let mut rows = vec![keys.map(str::to_uppercase)];
@@ -82,21 +86,22 @@ fn print_table(documents: &[Value]) {
     let widths: Vec<usize> = (0..keys.len()).map(|n| rows.iter().map(|r| r[n].len()).max().unwrap_or(0).max(9) + 3).collect();
     for row in rows {
         let line: String = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", line.trim_end());
+        super::print(line.trim_end())?;
     }
+    Ok(())
 }
 
 /// `rrun ps`.
-pub fn ps(store: &Store, args: &Ps) -> Result<i32> {
-    let entry = store.entry(&args.id.id, false)?;
+pub fn ps(store: &Store, id: &str, ps_options: &[String], format: Format) -> Result<i32> {
+    let entry = store.entry(id, false)?;
     let state = entry.load()?;
     let mut pids = cgroup_of(&state)?.pids()?;
     pids.sort_unstable();
-    if args.format == "json" {
-        println!("{}", json!(pids));
+    if format == Format::Json {
+        super::print(&json!(pids).to_string())?;
         return Ok(0);
     }
-    let options = if args.ps_options.is_empty() { vec!["-ef".to_string()] } else { args.ps_options.clone() };
+    let options = if ps_options.is_empty() { vec!["-ef".to_string()] } else { ps_options.to_vec() };
     let output = Command::new("ps").args(&options).output().context("run ps (Debian: procps)")?;
     if !output.status.success() {
         bail!("ps {}: {}", options.join(" "), String::from_utf8_lossy(&output.stderr).trim());
@@ -106,8 +111,8 @@ pub fn ps(store: &Store, args: &Ps) -> Result<i32> {
     let header = lines.next().unwrap_or_default();
     let column = header.split_whitespace().position(|c| c == "PID").context("couldn't find PID field in ps output")?;
     let wanted: HashSet<String> = pids.iter().map(ToString::to_string).collect();
-    println!("{header}");
-    lines.filter(|l| l.split_whitespace().nth(column).is_some_and(|p| wanted.contains(p))).for_each(|l| println!("{l}"));
+    super::print(header)?;
+    lines.filter(|l| l.split_whitespace().nth(column).is_some_and(|p| wanted.contains(p))).try_for_each(super::print)?;
     Ok(0)
 }
 

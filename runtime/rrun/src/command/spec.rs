@@ -30,7 +30,7 @@ fn mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> Value
 fn example() -> Value {
     let caps = json!(["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.3.0",
         "process": {
             "terminal": true,
             "user": {"uid": 0, "gid": 0},
@@ -54,7 +54,7 @@ fn example() -> Value {
         ],
         "linux": {
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
-            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}],
+            "namespaces": namespaces(&["pid", "network", "ipc", "uts", "mount"]),
             "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
                             "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
             "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
@@ -62,12 +62,21 @@ fn example() -> Value {
     })
 }
 
+/// runc's rule: a cgroup namespace of its own where the host has the v2 tree alone.
+fn has_cgroup_namespace() -> bool {
+    rrun_cgroup::Host::detect().and_then(|h| h.mode()).is_ok_and(|mode| mode == rrun_cgroup::Mode::V2)
+}
+
+fn namespaces(kinds: &[&str]) -> Value {
+    let own_cgroups = has_cgroup_namespace().then_some("cgroup");
+    kinds.iter().copied().chain(own_cgroups).map(|kind| json!({"type": kind})).collect()
+}
+
 /// What an ordinary user may have: no network namespace of its own, its id as root, the host's /sys bound.
 fn rootless() -> Value {
     let mut document = example();
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    document["linux"]["namespaces"] =
-        json!([{"type": "pid"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"}, {"type": "user"}]);
+    document["linux"]["namespaces"] = namespaces(&["pid", "ipc", "uts", "mount", "user"]);
     document["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": uid, "size": 1}]);
     document["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": gid, "size": 1}]);
     if let Some(linux) = document["linux"].as_object_mut() {

@@ -4,10 +4,11 @@ use rrun_core::lifecycle::cgroup_of;
 use rrun_core::state::{Status, Store};
 
 use crate::cli::{Global, Update};
+use crate::rights::Rights;
 
 /// `rrun update`.
-pub fn update(store: &Store, global: &Global, args: &Update) -> Result<i32> {
-    let entry = store.entry(&args.id.id, true)?;
+pub fn update(store: &Store, global: &Global, id: &str, args: &Update) -> Result<i32> {
+    let entry = store.entry(id, true)?;
     let state = entry.load()?;
     if entry.status(&state)? == Status::Stopped {
         bail!("container not running");
@@ -16,10 +17,22 @@ pub fn update(store: &Store, global: &Global, args: &Update) -> Result<i32> {
         Some(path) => from_file(path)?,
         None => from_flags(args)?,
     };
+    if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
+        rrun_core::log::warn("Kernel memory settings are ignored and will be removed: the kernel no longer has them");
+    }
     let cgroup = cgroup_of(&state)?;
-    let plan = Plan::for_update(cgroup.location(), &resources, PlanOptions { rootless: super::rootless(global) })?;
+    let rights = Rights::of(global);
+    let options = PlanOptions { rootless: rights.rootless_cgroups || rights.in_user_namespace };
+    let plan = Plan::for_update(cgroup.location(), &resources, options)?;
     plan.warnings.iter().for_each(|w| rrun_core::log::warn(w));
-    cgroup.apply(&plan)?;
+    cgroup.update(plan)?;
+    let schema = |flag: &Option<String>| flag.clone().unwrap_or_default();
+    let (l3_cache, memory_bandwidth) = (schema(&args.l3_cache_schema), schema(&args.mem_bw_schema));
+    if !l3_cache.is_empty() || !memory_bandwidth.is_empty() {
+        let group =
+            state.rdt.as_ref().context("--l3-cache-schema, --mem-bw-schema: the container has no group of resctrl (linux.intelRdt)")?;
+        group.update(&l3_cache, &memory_bandwidth)?;
+    }
     Ok(0)
 }
 
