@@ -12,6 +12,9 @@ macro_rules! package {
 pub mod containerd {
     pub mod types {
         package!("containerd.types");
+        pub mod transfer {
+            package!("containerd.types.transfer");
+        }
     }
     pub mod v1 {
         pub mod types {
@@ -31,10 +34,20 @@ pub mod containerd {
             package!("containerd.runc.v1");
         }
     }
+    pub mod linux {
+        pub mod runc {
+            package!("containerd.linux.runc");
+        }
+    }
     pub mod runtime {
         pub mod bootstrap {
             pub mod v1 {
                 package!("containerd.runtime.bootstrap.v1");
+            }
+        }
+        pub mod sandbox {
+            pub mod v1 {
+                package!("containerd.runtime.sandbox.v1");
             }
         }
     }
@@ -49,6 +62,12 @@ pub mod containerd {
         pub mod content {
             pub mod v1 {
                 package!("containerd.services.content.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod diff {
+            pub mod v1 {
+                package!("containerd.services.diff.v1");
             }
         }
         #[cfg(feature = "grpc")]
@@ -76,15 +95,33 @@ pub mod containerd {
             }
         }
         #[cfg(feature = "grpc")]
+        pub mod sandbox {
+            pub mod v1 {
+                package!("containerd.services.sandbox.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
         pub mod snapshots {
             pub mod v1 {
                 package!("containerd.services.snapshots.v1");
             }
         }
         #[cfg(feature = "grpc")]
+        pub mod streaming {
+            pub mod v1 {
+                package!("containerd.services.streaming.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
         pub mod tasks {
             pub mod v1 {
                 package!("containerd.services.tasks.v1");
+            }
+        }
+        #[cfg(feature = "grpc")]
+        pub mod transfer {
+            pub mod v1 {
+                package!("containerd.services.transfer.v1");
             }
         }
         #[cfg(feature = "grpc")]
@@ -107,6 +144,17 @@ pub mod containerd {
     }
 }
 
+pub mod runtimeoptions {
+    pub mod v1 {
+        package!("runtimeoptions.v1");
+    }
+}
+
+/// What a shim reads of a pod's configuration.
+pub mod pod {
+    package!("runtime.v1");
+}
+
 pub mod io {
     pub mod containerd {
         pub mod cgroups {
@@ -116,6 +164,25 @@ pub mod io {
             pub mod v2 {
                 package!("io.containerd.cgroups.v2");
             }
+        }
+    }
+}
+
+/// Our own services beside containerd's.
+#[cfg(feature = "grpc")]
+pub mod rcontainerd {
+    pub mod admin {
+        pub mod v1 {
+            package!("rcontainerd.admin.v1");
+        }
+    }
+}
+
+#[cfg(feature = "grpc")]
+pub mod grpc {
+    pub mod health {
+        pub mod v1 {
+            package!("grpc.health.v1");
         }
     }
 }

@@ -12,6 +12,9 @@ use std::collections::BTreeMap;
 pub struct CreateRequest {
     #[serde(flatten)]
     pub config: Config,
+    /// Where Docker's SDK for Python says it; the host configuration's comes first.
+    #[serde(rename = "Runtime", default, skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     #[serde(rename = "HostConfig", default)]
     pub host_config: Option<HostConfig>,
     #[serde(rename = "NetworkingConfig", default)]

@@ -15,6 +15,8 @@ dto! {
         pub attach_stderr: bool,
         pub attach_stdout: bool,
         pub detach: bool,
+        /// Docker's SDK for Python writes it in lower case, and Go reads both.
+        #[serde(alias = "detachKeys")]
         pub detach_keys: String,
         pub env: Option<Vec<String>>,
         pub working_dir: String,

@@ -24,6 +24,62 @@ dto! {
         /// Bytes; gone since API 1.44.
         #[serde(skip_serializing_if = "Option::is_none")]
         pub virtual_size: Option<i64>,
+        /// The platforms, when they were asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub manifests: Option<Vec<ManifestSummary>>,
+    }
+
+    /// One entry of an image's index, or its only manifest (API 1.47).
+    pub struct ManifestSummary {
+        #[serde(rename = "ID")]
+        pub id: String,
+        pub descriptor: DistributionDescriptor,
+        /// Whether all of it is here.
+        pub available: bool,
+        pub size: ManifestSize,
+        /// `image`, `attestation` or `unknown`.
+        pub kind: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub image_data: Option<ManifestImage>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub attestation_data: Option<ManifestAttestation>,
+    }
+
+    /// Bytes.
+    pub struct ManifestSize {
+        /// Of the blobs that are here.
+        pub content: i64,
+        /// And of what is unpacked.
+        pub total: i64,
+    }
+
+    pub struct ManifestImage {
+        pub platform: DistributionPlatform,
+        pub containers: Vec<String>,
+        pub size: ManifestImageSize,
+    }
+
+    /// Bytes.
+    pub struct ManifestImageSize {
+        pub unpacked: i64,
+    }
+
+    pub struct ManifestAttestation {
+        /// Digest of the manifest that it is about.
+        #[serde(rename = "For")]
+        pub for_image: String,
+    }
+
+    /// `GET /distribution/{name}/manifest`, of this engine alone: a manifest or index at its registry.
+    pub struct RemoteDocument {
+        pub descriptor: DistributionDescriptor,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub platform: Option<DistributionPlatform>,
+        /// As it is there, byte by byte.
+        pub document: String,
+        /// What an index lists.
+        #[serde(skip_serializing_if = "is_default")]
+        pub entries: Vec<RemoteDocument>,
     }
 
     /// `GET /images/{name}/json`.
@@ -59,6 +115,9 @@ dto! {
         pub graph_driver: GraphDriver,
         #[serde(rename = "RootFS")]
         pub root_fs: RootFs,
+        /// The platforms, when they were asked for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub manifests: Option<Vec<ManifestSummary>>,
         pub metadata: ImageMetadata,
     }
 
@@ -96,6 +155,19 @@ dto! {
         pub untagged: String,
     }
 
+    /// `GET /distribution/{name}/json`.
+    pub struct DistributionInspect {
+        pub descriptor: DistributionDescriptor,
+        pub platforms: Vec<DistributionPlatform>,
+    }
+
+    /// `POST /build/prune`.
+    pub struct BuildPruneResponse {
+        pub caches_deleted: Option<Vec<String>>,
+        /// Bytes.
+        pub space_reclaimed: u64,
+    }
+
     /// `POST /images/prune`.
     pub struct PruneResponse {
         pub images_deleted: Option<Vec<DeleteItem>>,
@@ -112,5 +184,22 @@ snake_dto! {
         pub name: String,
         pub is_automated: bool,
         pub description: String,
+    }
+}
+
+crate::null::camel_dto! {
+    /// Of a manifest or an index.
+    pub struct DistributionDescriptor {
+        pub media_type: String,
+        pub digest: String,
+        /// Bytes.
+        pub size: i64,
+    }
+
+    pub struct DistributionPlatform {
+        pub architecture: String,
+        pub os: String,
+        #[serde(skip_serializing_if = "is_default")]
+        pub variant: String,
     }
 }
