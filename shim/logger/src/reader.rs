@@ -4,8 +4,9 @@
 //! the end of a file the reader looks whether the live path is another file by now; if so the one at hand is complete, and reading goes on
 //! in the file that was made after it.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,7 @@ impl Reader {
         let files = existing(path)?;
         let current = match options.tail {
             Some(count) => tail_start(files, count)?,
-            None => files.into_iter().next(),
+            None => first_since(files, options.since)?,
         };
         Ok(Self { path: path.to_owned(), options, current, watch, finished: false, open_line: [false; 2] })
     }
@@ -219,35 +220,103 @@ impl LogFile {
     }
 }
 
-/// The files of a log, oldest first.
+/// The files of a log, oldest first. A rotation may be under way: it moves the files up one by one, from the highest number on, and the live
+/// one last. Whoever goes through the numbers from below then meets at most one gap, and a file twice at most, next to itself; unless the
+/// live file became another one meanwhile.
 fn existing(path: &Path) -> io::Result<Vec<LogFile>> {
-    let mut files = Vec::new();
-    // The live file first: a rotation meanwhile moves files to higher numbers, so that none is missed (one may be met twice).
-    files.extend(LogFile::open(path)?);
-    for n in 1..=MAX_ROTATED {
-        match LogFile::open(&numbered(path, n))? {
-            Some(file) if files.last().is_none_or(|last: &LogFile| last.inode != file.inode) => files.push(file),
-            Some(_) => {}
-            None => break,
+    loop {
+        let live = LogFile::open(path)?;
+        let before = live.as_ref().map(|file| file.inode);
+        let mut files: Vec<LogFile> = live.into_iter().collect();
+        let mut gap = false;
+        for n in 1..=MAX_ROTATED {
+            match LogFile::open(&numbered(path, n))? {
+                Some(file) if files.last().is_none_or(|last| last.inode != file.inode) => files.push(file),
+                Some(_) => {}
+                None if gap => break,
+                None => gap = true,
+            }
+        }
+        if live_inode(path)? == before {
+            files.reverse();
+            return Ok(files);
         }
     }
-    files.reverse();
-    Ok(files)
+}
+
+fn live_inode(path: &Path) -> io::Result<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(meta) => Ok(Some(meta.ino())),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
 /// The file made after the one of `inode`; `None` while that one is live. The oldest there is, when `inode` has been rotated away.
 fn file_after(path: &Path, inode: u64) -> io::Result<Option<LogFile>> {
-    let live = match std::fs::metadata(path) {
-        Ok(meta) => meta.ino(),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(err),
-    };
-    if live == inode {
+    if live_inode(path)?.is_none_or(|live| live == inode) {
         return Ok(None);
     }
     let mut files = existing(path)?;
     let from = files.iter().position(|file| file.inode == inode).map_or(0, |at| at + 1);
     Ok(if from < files.len() { Some(files.swap_remove(from)) } else { None })
+}
+
+/// The kernel stamps files by a clock that may be some milliseconds behind.
+const STAMP_SLACK: Duration = Duration::from_secs(1);
+
+/// The first file that can hold a record of that time or later (one that was last written before it holds none), at a place before all of
+/// these.
+fn first_since(files: Vec<LogFile>, since: Option<Timestamp>) -> io::Result<Option<LogFile>> {
+    let Some(since) = since else { return Ok(files.into_iter().next()) };
+    let mut last = None;
+    for mut file in files {
+        let written = Timestamp::try_from(file.file.metadata()?.modified()? + STAMP_SLACK).map_err(io::Error::other)?;
+        if written >= since {
+            let place = place_before(&mut file.file, since)?;
+            file.file.seek(SeekFrom::Start(place))?;
+            return Ok(Some(file));
+        }
+        last = Some(file);
+    }
+    Ok(last)
+}
+
+/// Records are in the order of their times but for these: a line in pieces has the time of its first piece, and clocks are put right.
+const ORDER_SLACK: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
+
+/// A start of a record before which all are older than `since`, found by halving: the order of the records is the index.
+fn place_before(file: &mut File, since: Timestamp) -> io::Result<u64> {
+    let Ok(since) = since.checked_sub(ORDER_SLACK) else { return Ok(0) };
+    let (mut place, mut end) = (0, file.metadata()?.len());
+    while end - place > CHUNK as u64 {
+        let middle = place + (end - place) / 2;
+        match record_from(file, middle, end)? {
+            Some((start, time)) if time < since => place = start,
+            _ => end = middle,
+        }
+    }
+    Ok(place)
+}
+
+/// The first record that begins behind `from` and before `end`; damaged ones are passed over.
+fn record_from(file: &mut File, from: u64, end: u64) -> io::Result<Option<(u64, Timestamp)>> {
+    file.seek(SeekFrom::Start(from))?;
+    let mut reader = io::BufReader::new(file.take(end - from + MAX_LINE as u64));
+    let mut line = Vec::new();
+    let mut start = from + reader.read_until(b'\n', &mut line)? as u64;
+    while start < end {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line)? as u64;
+        if length == 0 {
+            break;
+        }
+        if let Some(record) = parse(&line) {
+            return Ok(Some((start, record.time)));
+        }
+        start += length;
+    }
+    Ok(None)
 }
 
 /// Positions the right file so that `count` lines are left.
@@ -296,13 +365,15 @@ struct Entry {
     log: String,
     #[serde(default)]
     stream: String,
+    #[serde(default)]
+    attrs: BTreeMap<String, String>,
     time: Timestamp,
 }
 
 fn parse(line: &[u8]) -> Option<Record> {
     let entry: Entry = serde_json::from_slice(line).ok()?;
     let stream = if entry.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
-    Some(Record { stream, time: entry.time, line: entry.log.into_bytes(), continues: false })
+    Some(Record { stream, time: entry.time, line: entry.log.into_bytes(), attributes: entry.attrs, continues: false })
 }
 
 #[cfg(test)]
@@ -364,6 +435,41 @@ mod tests {
     }
 
     #[test]
+    fn a_time_is_found_by_halving_and_nothing_of_it_is_left_out() {
+        let scratch = Scratch::new("halving");
+        let mut log = scratch.writer(0);
+        // Lines of all lengths, some in pieces, a damaged one, many of one second, and a clock that was put back by half a minute.
+        let clock = |n: u64| if n < 12_000 { n / 3 } else { n / 3 - 30 };
+        for n in 0..20_000_u64 {
+            let filling = "x".repeat(usize::try_from(if n % 4000 == 7 { 40_000 } else { n % 90 }).expect("small"));
+            log.write(Stream::Stdout, format!("{n} {filling}\n").as_bytes(), second(1_000_000 + clock(n)));
+            if n % 1000 == 500 {
+                std::io::Write::write_all(&mut File::options().append(true).open(scratch.log()).expect("log"), b"{\"log\":\"half\n")
+                    .expect("damage");
+            }
+        }
+        drop(log);
+        let whole = File::open(scratch.log()).expect("log").metadata().expect("metadata").len();
+        for since in [0, 500_000, 1_000_000, 1_000_001, 1_003_333, 1_003_975, 1_004_000, 1_006_635, 1_006_636, 2_000_000] {
+            let since = Timestamp::from_second(since).expect("a time");
+            let mut file = File::open(scratch.log()).expect("log");
+            let place = place_before(&mut file, since).expect("place");
+            assert!(place == 0 || since.as_second() > 1_000_060, "{since}");
+            assert!(place + 64 * 1024 > whole || since.as_second() < 1_006_700, "{since}: {place} of {whole}");
+            let read = |since| {
+                let mut reader = Reader::open(&scratch.log(), ReadOptions { since, ..ReadOptions::default() }).expect("reader");
+                let mut records = Vec::new();
+                while let Next::Record(record) = reader.next().expect("read") {
+                    records.push((record.time, record.line));
+                }
+                records
+            };
+            let wanted: Vec<_> = read(None).into_iter().filter(|(time, _)| *time >= since).collect();
+            assert!(read(Some(since)) == wanted, "{since}: {} instead of {}", read(Some(since)).len(), wanted.len());
+        }
+    }
+
+    #[test]
     fn filters_by_tail_stream_and_time_across_rotated_files() {
         let scratch = Scratch::new("filter");
         write_lines(&mut scratch.writer(1200), 0..60);
@@ -378,6 +484,28 @@ mod tests {
         assert_eq!(read(ReadOptions { tail: Some(4), stderr: false, ..ReadOptions::default() }), ["56", "58"]);
         let time = |second| Some(Timestamp::from_second(second).expect("time"));
         assert_eq!(read(ReadOptions { since: time(50), until: time(52), ..ReadOptions::default() }), numbers(50..53));
+    }
+
+    #[test]
+    fn files_that_were_written_before_since_are_not_read() {
+        let scratch = Scratch::new("since");
+        write_lines(&mut scratch.writer(1200), 0..60);
+        let old = numbered(&scratch.log(), 1);
+        let read = || {
+            let since = Some(Timestamp::from_second(1).expect("time"));
+            all(&mut Reader::open(&scratch.log(), ReadOptions { since, ..ReadOptions::default() }).expect("open")).0
+        };
+        let all_files = read();
+        File::options().write(true).open(&old).expect("open").set_modified(UNIX_EPOCH - Duration::from_secs(5)).expect("age");
+        File::options()
+            .write(true)
+            .open(numbered(&scratch.log(), 2))
+            .expect("open")
+            .set_modified(UNIX_EPOCH - Duration::from_secs(5))
+            .expect("age");
+        let live = std::fs::read_to_string(scratch.log()).expect("live file").lines().count();
+        assert!(live < all_files.len());
+        assert_eq!(read(), all_files[all_files.len() - live..]);
     }
 
     #[test]
@@ -399,6 +527,19 @@ mod tests {
         assert_eq!(seen, numbers(0..20_000));
         reader.finish();
         assert_eq!(all(&mut reader), (vec![], false));
+    }
+
+    #[test]
+    fn files_above_the_gap_of_a_rotation_under_way_are_read() {
+        let scratch = Scratch::new("gap");
+        write_lines(&mut scratch.writer(1200), 0..60);
+        let path = scratch.log();
+        let everything = all(&mut Reader::open(&path, ReadOptions::default()).expect("open")).0;
+        assert!(numbered(&path, 2).exists(), "the test must cover rotated files");
+        // As far as a rotation has come when 2 is 3 and 1 is not 2 yet.
+        std::fs::rename(numbered(&path, 2), numbered(&path, 3)).expect("rename");
+        let mut reader = Reader::open(&path, ReadOptions { follow: true, ..ReadOptions::default() }).expect("open");
+        assert_eq!(all(&mut reader).0, everything);
     }
 
     #[test]

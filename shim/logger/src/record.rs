@@ -1,5 +1,7 @@
 //! One log record: a line, or a 16 KiB piece of a longer one.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 /// Where a piece of output came from; the numbers are those of Docker's raw-stream frames.
@@ -27,6 +29,8 @@ pub struct Record {
     /// The bytes as printed by the process, with the newline; without one when the line goes on in a later record
     /// of the same stream (lines above 16 KiB) or ended without one.
     pub line: Vec<u8>,
+    /// What the container's owner wanted to find with each record, by name.
+    pub attributes: BTreeMap<String, String>,
     /// Whether this is a later piece of a line whose earlier piece came before on the same stream.
     pub continues: bool,
 }

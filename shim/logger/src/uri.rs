@@ -1,11 +1,11 @@
-//! `rrun-log://<absolute path>?driver=…&max-size=…&max-file=…&attach=…`: where a container's output goes.
+//! `rrun-log://<absolute path>?driver=…&max-size=…&max-file=…&attributes=…&attach=…`: where a container's output goes.
 //!
 //! The manager formats it into the task's stdout and stderr; the shim parses it. Values are percent-encoded.
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 pub const SCHEME: &str = "rrun-log";
 
@@ -40,6 +40,8 @@ pub struct LogUri {
     pub max_size: u64,
     /// At least 1.
     pub max_file: u32,
+    /// What each record carries besides (Docker's `attrs`): a JSON object on one line, or nothing.
+    pub attributes: String,
     /// Absolute path of the socket on which the shim serves attached clients; `None` serves none.
     pub attach: Option<PathBuf>,
 }
@@ -55,7 +57,8 @@ pub struct UriError {
 impl LogUri {
     /// The default driver with default rotation.
     pub fn json_file(path: impl Into<PathBuf>, attach: Option<PathBuf>) -> Self {
-        Self { path: path.into(), driver: Driver::JsonFile, max_size: DEFAULT_MAX_SIZE, max_file: DEFAULT_MAX_FILE, attach }
+        let (max_size, max_file) = (DEFAULT_MAX_SIZE, DEFAULT_MAX_FILE);
+        Self { path: path.into(), driver: Driver::JsonFile, max_size, max_file, attributes: String::new(), attach }
     }
 
     /// Reads the form that [`fmt::Display`] writes.
@@ -91,6 +94,7 @@ impl LogUri {
             "max-file" => {
                 self.max_file = u32::try_from(number()?).ok().filter(|&n| n >= 1).ok_or("max-file must be at least 1")?;
             }
+            "attributes" => self.attributes = object(value)?,
             "attach" => self.attach = Some(absolute(value)?),
             _ => return Err(format!("unknown key {key:?}")),
         }
@@ -100,10 +104,13 @@ impl LogUri {
 
 impl fmt::Display for LogUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (driver, path) = (self.driver.name(), encode(&self.path));
+        let (driver, path) = (self.driver.name(), encode(self.path.as_os_str().as_bytes()));
         write!(f, "{SCHEME}://{path}?driver={driver}&max-size={}&max-file={}", self.max_size, self.max_file)?;
+        if !self.attributes.is_empty() {
+            write!(f, "&attributes={}", encode(self.attributes.as_bytes()))?;
+        }
         match &self.attach {
-            Some(attach) => write!(f, "&attach={}", encode(attach)),
+            Some(attach) => write!(f, "&attach={}", encode(attach.as_os_str().as_bytes())),
             None => Ok(()),
         }
     }
@@ -114,9 +121,17 @@ fn absolute(encoded: &str) -> Result<PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err(format!("path {} is not absolute", path.display())) }
 }
 
-fn encode(path: &Path) -> String {
+/// Names and texts, written as they were given.
+fn object(encoded: &str) -> Result<String, String> {
+    let wrong = |why: String| format!("attributes are no object of texts: {why}");
+    let object: std::collections::BTreeMap<String, String> =
+        serde_json::from_slice(&decode(encoded)?).map_err(|err| wrong(err.to_string()))?;
+    serde_json::to_string(&object).map_err(|err| wrong(err.to_string()))
+}
+
+fn encode(bytes: &[u8]) -> String {
     let mut out = String::new();
-    for &byte in path.as_os_str().as_bytes() {
+    for &byte in bytes {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'.' | b'~' | b':' | b'@' => out.push(char::from(byte)),
             _ => out.push_str(&format!("%{byte:02X}")),
@@ -151,6 +166,7 @@ mod tests {
         let mut uri = LogUri::json_file("/var/lib/a b/%41&x=ü?-json.log", Some("/run/s/a&b.sock".into()));
         uri.max_size = 77;
         uri.max_file = 1;
+        uri.attributes = r#"{"a&b":"\n=ü","c":""}"#.to_owned();
         assert_eq!(LogUri::parse(&uri.to_string()).expect("own form"), uri);
         uri.attach = None;
         uri.driver = Driver::None;
@@ -167,6 +183,8 @@ mod tests {
             "rrun-log:///x?max-size=-1",
             "rrun-log:///x?driver=journald",
             "rrun-log:///x?attach=rel",
+            "rrun-log:///x?attributes=1",
+            "rrun-log:///x?attributes=%7B%22a%22:1%7D",
             "rrun-log:///x%zz",
             "rrun-log:///x%00",
         ] {

@@ -36,7 +36,7 @@ impl LogWriter {
     /// When the file cannot be opened.
     pub fn open(uri: &LogUri) -> io::Result<Self> {
         let file = match uri.driver {
-            Driver::JsonFile => Some(RotatingFile::open(&uri.path, uri.max_size, uri.max_file)?),
+            Driver::JsonFile => Some(RotatingFile::open(uri)?),
             Driver::None => None,
         };
         Ok(Self { file, pending: Default::default() })
@@ -92,6 +92,8 @@ struct RotatingFile {
     size: u64,
     max_size: u64,
     max_file: u32,
+    /// As [`LogUri::attributes`].
+    attributes: String,
     /// Encoded records not yet written, and how many bytes of output they stand for.
     batch: Vec<u8>,
     batch_output: u64,
@@ -105,10 +107,19 @@ struct Lost {
 }
 
 impl RotatingFile {
-    fn open(path: &Path, max_size: u64, max_file: u32) -> io::Result<Self> {
-        let file = append(path)?;
-        let size = file.metadata()?.len();
-        let mut this = Self { path: path.to_owned(), file, size, max_size, max_file, batch: Vec::new(), batch_output: 0, lost: None };
+    fn open(uri: &LogUri) -> io::Result<Self> {
+        let file = append(&uri.path)?;
+        let mut this = Self {
+            path: uri.path.clone(),
+            size: file.metadata()?.len(),
+            file,
+            max_size: uri.max_size,
+            max_file: uri.max_file,
+            attributes: uri.attributes.clone(),
+            batch: Vec::new(),
+            batch_output: 0,
+            lost: None,
+        };
         this.drop_torn_tail()?;
         Ok(this)
     }
@@ -137,10 +148,10 @@ impl RotatingFile {
         if let Some(lost) = &self.lost {
             let note = format!("[log: {} bytes of output lost: {}]\n", lost.bytes, lost.why);
             if self.batch.is_empty() {
-                encode_record(&mut self.batch, Stream::Stderr, note.as_bytes(), time);
+                encode_record(&mut self.batch, Stream::Stderr, note.as_bytes(), &self.attributes, time);
             }
         }
-        encode_record(&mut self.batch, stream, line, time);
+        encode_record(&mut self.batch, stream, line, &self.attributes, time);
         self.batch_output += line.len() as u64;
     }
 
@@ -201,12 +212,18 @@ fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }
 
-fn encode_record(out: &mut Vec<u8>, stream: Stream, line: &[u8], time: SystemTime) {
+fn encode_record(out: &mut Vec<u8>, stream: Stream, line: &[u8], attributes: &str, time: SystemTime) {
     out.extend_from_slice(b"{\"log\":\"");
     escape(out, line);
     out.extend_from_slice(b"\",\"stream\":\"");
     out.extend_from_slice(stream.name().as_bytes());
-    out.extend_from_slice(b"\",\"time\":\"");
+    if !attributes.is_empty() {
+        out.extend_from_slice(b"\",\"attrs\":");
+        out.extend_from_slice(attributes.as_bytes());
+        out.extend_from_slice(b",\"time\":\"");
+    } else {
+        out.extend_from_slice(b"\",\"time\":\"");
+    }
     out.extend_from_slice(&rfc3339_nano(time));
     out.extend_from_slice(b"\"}\n");
 }
@@ -324,6 +341,17 @@ mod tests {
             r#"{"log":"rest","stream":"stderr","time":"1970-01-01T00:00:04Z"}"#,
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        std::fs::remove_dir_all(dir).expect("clean");
+    }
+
+    #[test]
+    fn attributes_stand_in_each_record() {
+        let dir = scratch("attributes");
+        let path = dir.join("x-json.log");
+        let uri = LogUri { attributes: r#"{"a":"b"}"#.to_owned(), ..LogUri::json_file(&path, None) };
+        LogWriter::open(&uri).expect("open").write(Stream::Stdout, b"x\n", at(1, 0));
+        let text = std::fs::read_to_string(&path).expect("log");
+        assert_eq!(text, "{\"log\":\"x\\n\",\"stream\":\"stdout\",\"attrs\":{\"a\":\"b\"},\"time\":\"1970-01-01T00:00:01Z\"}\n");
         std::fs::remove_dir_all(dir).expect("clean");
     }
 

@@ -11,6 +11,8 @@ pub enum Action {
     Serve,
     Start,
     Delete,
+    /// Sleep until SIGTERM or SIGINT: what a sandbox without a program runs.
+    Pause,
     Version,
     Info,
 }
@@ -57,6 +59,7 @@ fn action(word: &str) -> Result<Action> {
     match word {
         "start" => Ok(Action::Start),
         "delete" => Ok(Action::Delete),
+        "pause" => Ok(Action::Pause),
         _ => bail!("unknown action {word:?}: expected start or delete (or none, to serve)"),
     }
 }
@@ -85,7 +88,7 @@ impl Args {
     }
 
     fn validate(self) -> Result<Self> {
-        if !matches!(self.action, Action::Version | Action::Info) {
+        if !matches!(self.action, Action::Version | Action::Info | Action::Pause) {
             identifier("namespace", &self.namespace)?;
             identifier("id", &self.id)?;
         }

@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use prost::Message;
 use proto_containerd::events::{TaskCreate, TaskIo};
-use proto_containerd::runc::v1::Options;
 use proto_containerd::task::v3 as api;
 use shim_ttrpc::{Code, Status};
 
@@ -13,11 +11,17 @@ use crate::io::console::ConsoleSocket;
 use crate::mounts;
 use crate::runtime::{LogMark, Runtime};
 use crate::server::Server;
-use crate::service::Answer;
+use crate::service::{Answer, Told, tell};
 use crate::task::{Container, Process, StdioSpec};
 
 impl Server {
     pub fn create(&mut self, to: ReplyTo, request: api::CreateTaskRequest) -> Answer {
+        self.begin_create(request, tell(to, |pid| api::CreateTaskResponse { pid })).map(|()| None)
+    }
+
+    /// # Errors
+    /// What is wrong before the runtime is asked; `then` is told the rest.
+    pub fn begin_create(&mut self, request: api::CreateTaskRequest, then: Told<u32>) -> Result<(), Status> {
         crate::args::identifier("container id", &request.id).map_err(|err| Status::new(Code::InvalidArgument, err.to_string()))?;
         if self.containers.contains_key(&request.id) {
             return Err(Status::new(Code::AlreadyExists, format!("container {} exists already", request.id)));
@@ -25,7 +29,10 @@ impl Server {
         if !request.checkpoint.is_empty() {
             return Err(Status::new(Code::Unimplemented, "restoring from a checkpoint is not supported by this shim"));
         }
-        let options = decode_options(request.options.as_ref())?;
+        let options = crate::options::decode(request.options.as_ref())?;
+        if !options.shim_cgroup.is_empty() {
+            crate::cgroup::enter(&options.shim_cgroup)?;
+        }
         let bundle = PathBuf::from(&request.bundle);
         let runtime = Runtime::new(&options, &self.setup.state, &self.setup.namespace);
         runtime.save(&bundle).map_err(|err| Status::unknown(format!("write to the bundle {}: {err}", bundle.display())))?;
@@ -33,11 +40,7 @@ impl Server {
         let id = request.id.clone();
         let container = self.new_container(&request, bundle, runtime, (options.io_uid, options.io_gid));
         self.containers.insert(id.clone(), container);
-        if let Err(status) = self.run_create(to, request) {
-            self.forget_failed(&id);
-            return Err(status);
-        }
-        Ok(None)
+        self.run_create(then, request).inspect_err(|_| self.forget_failed(&id))
     }
 
     fn new_container(&mut self, request: &api::CreateTaskRequest, bundle: PathBuf, runtime: Runtime, io_owner: (u32, u32)) -> Container {
@@ -57,12 +60,14 @@ impl Server {
             init: Process::new("", stdio),
             execs: std::collections::BTreeMap::new(),
             paused: false,
+            freezing: false,
+            has_own_pids: has_own_pids(&request.bundle),
             mounted: !request.rootfs.is_empty(),
             oom: None,
         }
     }
 
-    fn run_create(&mut self, to: ReplyTo, request: api::CreateTaskRequest) -> Result<(), Status> {
+    fn run_create(&mut self, then: Told<u32>, request: api::CreateTaskRequest) -> Result<(), Status> {
         let id = request.id.clone();
         let container = self.container(&id)?;
         let (stdio, owner, bundle) = (container.init.stdio.clone(), container.io_owner, container.bundle.clone());
@@ -78,7 +83,7 @@ impl Server {
         }
         let console = self.streams(&mut command, &id, "", &stdio, owner)?;
         command.arg(&id);
-        self.run_runtime("create", command, mark, Box::new(move |server, result| server.created(to, &request, console, result)));
+        self.run_runtime("create", command, mark, Box::new(move |server, result| server.created(then, &request, console, result)));
         Ok(())
     }
 
@@ -104,18 +109,18 @@ impl Server {
         Ok(None)
     }
 
-    fn created(&mut self, to: ReplyTo, request: &api::CreateTaskRequest, console: Option<ConsoleSocket>, result: Result<(), Status>) {
+    fn created(&mut self, then: Told<u32>, request: &api::CreateTaskRequest, console: Option<ConsoleSocket>, result: Result<(), Status>) {
         let id = &request.id;
         match result.and_then(|()| self.adopt(id, "", console)) {
             Ok(pid) => {
                 self.watch_oom(id);
                 self.publish_create(request, pid);
-                self.reply(to, Ok(api::CreateTaskResponse { pid: pid.unsigned_abs() }.encode_to_vec()));
+                then(self, Ok(pid.unsigned_abs()));
                 self.claim(pid);
             }
             Err(status) => {
                 self.forget_failed(id);
-                self.reply(to, Err(status));
+                then(self, Err(status));
             }
         }
     }
@@ -182,17 +187,26 @@ impl Server {
     }
 }
 
-/// The options message, of whichever caller: containerd's runc options under old and new type URLs.
-fn decode_options(options: Option<&prost_types::Any>) -> Result<Options, Status> {
-    let Some(any) = options.filter(|any| !any.type_url.is_empty()) else { return Ok(Options::default()) };
-    let name = any.type_url.rsplit('/').next().unwrap_or_default();
-    if name != "containerd.runc.v1.Options" {
-        return Err(Status::new(
-            Code::InvalidArgument,
-            format!("options of type {name:?} are not understood, expected containerd.runc.v1.Options"),
-        ));
+/// What the bundle's configuration says of the pid namespace; true where it cannot be read (the runtime then tells why).
+fn has_own_pids(bundle: &str) -> bool {
+    #[derive(Default, serde::Deserialize)]
+    struct Config {
+        #[serde(default)]
+        linux: Linux,
     }
-    Options::decode(any.value.as_slice()).map_err(|err| Status::new(Code::InvalidArgument, format!("options: {err}")))
+    #[derive(Default, serde::Deserialize)]
+    struct Linux {
+        #[serde(default)]
+        namespaces: Vec<Namespace>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Namespace {
+        r#type: String,
+        #[serde(default)]
+        path: String,
+    }
+    let parsed = std::fs::read(Path::new(bundle).join("config.json")).ok().and_then(|bytes| serde_json::from_slice::<Config>(&bytes).ok());
+    parsed.is_none_or(|config| config.linux.namespaces.iter().any(|namespace| namespace.r#type == "pid" && namespace.path.is_empty()))
 }
 
 pub fn pid_file(bundle: &Path, exec_id: &str) -> PathBuf {

@@ -48,8 +48,11 @@ fn init_pid(bundle: &Path) -> i32 {
 }
 
 fn remove_socket(bundle: &Path) {
-    if let Ok(address) = std::fs::read_to_string(bundle.join("address")) {
+    let Ok(address) = std::fs::read_to_string(bundle.join("address")) else { return };
+    let socket = Path::new(address.trim().trim_start_matches("unix://"));
+    // A shim that keeps more than this container goes on.
+    if !crate::group::answers(socket) {
         // It is gone when the shim ended in order.
-        drop(std::fs::remove_file(address.trim().trim_start_matches("unix://")));
+        drop(std::fs::remove_file(socket));
     }
 }

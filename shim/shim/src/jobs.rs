@@ -30,7 +30,11 @@ impl Server {
             }
             Err(err) => {
                 let program = command.get_program().display().to_string();
-                then(self, Err(Status::unknown(format!("OCI runtime {what} failed: run {program}: {err}"))));
+                let why = match err.kind() {
+                    std::io::ErrorKind::NotFound => format!("exec: {program:?}: executable file not found in $PATH"),
+                    _ => format!("run {program}: {err}"),
+                };
+                then(self, Err(Status::unknown(format!("OCI runtime {what} failed: {why}"))));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::io::console::ConsoleSocket;
 use crate::mounts;
 use crate::runtime::LogMark;
 use crate::server::Server;
-use crate::service::{Answer, empty};
+use crate::service::{Answer, Told, empty, tell};
 use crate::task::{Container, Phase, Process, StdioSpec};
 
 impl Server {
@@ -32,23 +32,27 @@ impl Server {
     }
 
     pub fn start(&mut self, to: ReplyTo, request: &api::StartRequest) -> Answer {
-        let (id, exec_id) = (request.id.clone(), request.exec_id.clone());
-        let container = self.container_mut(&id)?;
-        let process = container.process_mut(&exec_id)?;
+        self.begin_start(&request.id, &request.exec_id, tell(to, |pid| api::StartResponse { pid })).map(|()| None)
+    }
+
+    /// # Errors
+    /// What is wrong before the runtime is asked; `then` is told the rest.
+    pub fn begin_start(&mut self, id: &str, exec_id: &str, then: Told<u32>) -> Result<(), Status> {
+        let process = self.container_mut(id)?.process_mut(exec_id)?;
         if process.phase != Phase::Created {
             return Err(Status::precondition(format!("process of container {id} is not in the created state")));
         }
         process.phase = Phase::Starting;
-        let done = if exec_id.is_empty() { self.start_init(to, &id) } else { self.start_exec(to, &id, &exec_id) };
+        let done = if exec_id.is_empty() { self.start_init(then, id) } else { self.start_exec(then, id, exec_id) };
         if done.is_err()
-            && let Ok(process) = self.container_mut(&id).and_then(|container| container.process_mut(&exec_id))
+            && let Ok(process) = self.container_mut(id).and_then(|container| container.process_mut(exec_id))
         {
             process.phase = Phase::Created;
         }
-        done.map(|()| None)
+        done
     }
 
-    fn start_init(&mut self, to: ReplyTo, id: &str) -> Result<(), Status> {
+    fn start_init(&mut self, then: Told<u32>, id: &str) -> Result<(), Status> {
         let container = self.container(id)?;
         // A client that connected before it called us is attached before the first byte is written.
         let sink = container.init.io.sink;
@@ -58,20 +62,20 @@ impl Server {
             sink.accept(&mut self.poller).map_err(|err| Status::unknown(format!("attach: {err}")))?;
         }
         let id = id.to_owned();
-        self.run_runtime("start", command, mark, Box::new(move |server, result| server.init_started(to, &id, result)));
+        self.run_runtime("start", command, mark, Box::new(move |server, result| server.init_started(then, &id, result)));
         Ok(())
     }
 
-    fn init_started(&mut self, to: ReplyTo, id: &str, result: Result<(), Status>) {
+    fn init_started(&mut self, then: Told<u32>, id: &str, result: Result<(), Status>) {
         let Ok(container) = self.container_mut(id) else { return };
         let pid = container.init.pid;
         container.init.phase = if result.is_ok() { Phase::Running } else { Phase::Created };
         let answer = result.map(|()| {
             let event = TaskStart { container_id: id.to_owned(), pid: pid.unsigned_abs() };
             self.publisher.publish("/tasks/start", &event, &mut self.poller);
-            api::StartResponse { pid: pid.unsigned_abs() }.encode_to_vec()
+            pid.unsigned_abs()
         });
-        self.reply(to, answer);
+        then(self, answer);
         self.claim(pid);
     }
 
@@ -91,14 +95,14 @@ impl Server {
         let stdio =
             StdioSpec { container_id, stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
         let mut process = Process::new(&request.exec_id, stdio);
-        process.spec = request.spec.map(|any| any.value).unwrap_or_default();
+        process.spec = with_terminal(&request.spec.map(|any| any.value).unwrap_or_default(), request.terminal)?;
         container.execs.insert(request.exec_id.clone(), process);
         let event = TaskExecAdded { container_id: request.id, exec_id: request.exec_id };
         self.publisher.publish("/tasks/exec-added", &event, &mut self.poller);
         empty()
     }
 
-    fn start_exec(&mut self, to: ReplyTo, id: &str, exec_id: &str) -> Result<(), Status> {
+    fn start_exec(&mut self, then: Told<u32>, id: &str, exec_id: &str) -> Result<(), Status> {
         let container = self.container(id)?;
         let (stdio, owner) = (container.process(exec_id)?.stdio.clone(), container.io_owner);
         let spec_file = container.bundle.join(format!("exec-{exec_id}.json"));
@@ -109,12 +113,12 @@ impl Server {
         let console = self.streams(&mut command, id, exec_id, &stdio, owner)?;
         command.arg(id);
         let (id, exec_id) = (id.to_owned(), exec_id.to_owned());
-        let then = move |server: &mut Server, result| server.exec_started(to, &id, &exec_id, console, result);
-        self.run_runtime("exec", command, mark, Box::new(then));
+        let started = move |server: &mut Server, result| server.exec_started(then, &id, &exec_id, console, result);
+        self.run_runtime("exec", command, mark, Box::new(started));
         Ok(())
     }
 
-    fn exec_started(&mut self, to: ReplyTo, id: &str, exec_id: &str, console: Option<ConsoleSocket>, result: Result<(), Status>) {
+    fn exec_started(&mut self, then: Told<u32>, id: &str, exec_id: &str, console: Option<ConsoleSocket>, result: Result<(), Status>) {
         let adopted = result.and_then(|()| self.adopt(id, exec_id, console));
         self.remove_exec_files(id, exec_id);
         let answer = match adopted {
@@ -122,14 +126,14 @@ impl Server {
                 self.set_phase(id, exec_id, Phase::Running);
                 let event = TaskExecStarted { container_id: id.to_owned(), exec_id: exec_id.to_owned(), pid: pid.unsigned_abs() };
                 self.publisher.publish("/tasks/exec-started", &event, &mut self.poller);
-                self.reply(to, Ok(api::StartResponse { pid: pid.unsigned_abs() }.encode_to_vec()));
+                then(self, Ok(pid.unsigned_abs()));
                 return self.claim(pid);
             }
             Err(status) => Err(status),
         };
         // It will never run: whoever waits is told so with the exit.
         self.finish_process(id, exec_id, Exit { code: 255, at: SystemTime::now() }, false);
-        self.reply(to, answer);
+        then(self, answer);
     }
 
     fn remove_exec_files(&self, id: &str, exec_id: &str) {
@@ -163,10 +167,37 @@ impl Server {
             processes.find(|process| of_pid(process)).map(|process| (container.id.clone(), process.exec_id.clone()))
         });
         match found {
-            Some((id, exec_id)) => self.finish_process(&id, &exec_id, Exit { code: ended.code().unsigned_abs(), at }, true),
+            Some((id, exec_id)) => {
+                let exit = Exit { code: ended.code().unsigned_abs(), at };
+                match exec_id.is_empty() && self.leaves_others(&id) {
+                    true => self.end_others(&id, exit),
+                    false => self.finish_process(&id, &exec_id, exit, true),
+                }
+            }
             // An orphan from a container without its own pid namespace, or one whose start is under way.
             None => drop(self.unclaimed.insert(pid, (ended, at))),
         }
+    }
+
+    /// Whether processes of the container live on when its main one ends: without a pid namespace of its own, nobody ends them.
+    fn leaves_others(&self, id: &str) -> bool {
+        self.container(id).is_ok_and(|container| !container.has_own_pids)
+    }
+
+    /// Ends what the main process leaves behind, then tells its end.
+    fn end_others(&mut self, id: &str, exit: Exit) {
+        let Ok(container) = self.container(id) else { return };
+        let (mut command, mark) = runtime_call(container, "");
+        command.args(["kill", "--all", id, "9"]);
+        let id = id.to_owned();
+        let then = move |server: &mut Self, result: Result<(), Status>| {
+            // With nobody left there is nobody to end, which some runtimes call a failure.
+            if let Err(status) = result {
+                server.journal.write(&format!("end the other processes of {id}: {}", status.message));
+            }
+            server.finish_process(&id, "", exit, true);
+        };
+        self.run_runtime("kill", command, mark, Box::new(then));
     }
 
     /// Output first, then the status on disk, then whoever waits, then the event.
@@ -204,6 +235,9 @@ impl Server {
                 exited_at: Some(exit.at.into()),
             };
             self.publisher.publish("/tasks/exit", &event, &mut self.poller);
+        }
+        if exec_id.is_empty() {
+            self.sandbox_stopped(id);
         }
     }
 
@@ -265,7 +299,12 @@ impl Server {
         if !matches!(process.phase, Phase::Stopped | Phase::Created) {
             return Err(Status::precondition(format!("container {} has a running process: stop it first", request.id)));
         }
-        if request.exec_id.is_empty() { self.delete_container(to, &request.id) } else { self.delete_exec(&request.id, &request.exec_id) }
+        if !request.exec_id.is_empty() {
+            return self.delete_exec(&request.id, &request.exec_id);
+        }
+        // Created but never started: its waiting process goes with it.
+        let force = process.phase == Phase::Created;
+        self.begin_delete(&request.id, force, tell(to, |response: api::DeleteResponse| response)).map(|()| None)
     }
 
     fn delete_exec(&mut self, id: &str, exec_id: &str) -> Answer {
@@ -283,22 +322,21 @@ impl Server {
         Ok(Some(delete_response(&process, exit).encode_to_vec()))
     }
 
-    fn delete_container(&mut self, to: ReplyTo, id: &str) -> Answer {
-        let container = self.container(id)?;
-        let created_only = container.init.phase == Phase::Created;
-        let (mut command, mark) = runtime_call(container, "");
+    /// # Errors
+    /// `NotFound`; `then` is told the rest.
+    pub fn begin_delete(&mut self, id: &str, force: bool, then: Told<api::DeleteResponse>) -> Result<(), Status> {
+        let (mut command, mark) = runtime_call(self.container(id)?, "");
         command.arg("delete");
-        if created_only {
-            // Created but never started: its waiting process goes with it.
+        if force {
             command.arg("--force");
         }
         command.arg(id);
         let id = id.to_owned();
-        self.run_runtime("delete", command, mark, Box::new(move |server, result| server.deleted(to, &id, result)));
-        Ok(None)
+        self.run_runtime("delete", command, mark, Box::new(move |server, result| server.deleted(then, &id, result)));
+        Ok(())
     }
 
-    fn deleted(&mut self, to: ReplyTo, id: &str, result: Result<(), Status>) {
+    fn deleted(&mut self, then: Told<api::DeleteResponse>, id: &str, result: Result<(), Status>) {
         let unmounted = match result {
             // Gone already is what was asked for.
             Err(status) if !status.message.contains("does not exist") => Err(status),
@@ -308,7 +346,7 @@ impl Server {
             }),
         };
         if let Err(status) = unmounted {
-            return self.reply(to, Err(status));
+            return then(self, Err(status));
         }
         let Some(mut container) = self.containers.remove(id) else { return };
         if let Some((watch, token)) = container.oom.take() {
@@ -330,15 +368,32 @@ impl Server {
             id: String::new(),
         };
         self.publisher.publish("/tasks/delete", &event, &mut self.poller);
-        self.reply(to, Ok(response.encode_to_vec()));
+        then(self, Ok(response));
     }
 
-    pub fn shutdown(&mut self, request: &api::ShutdownRequest) -> Answer {
-        if self.containers.is_empty() || request.now {
-            self.stopping.get_or_insert_with(std::time::Instant::now);
+    /// Whatever else the shim keeps goes on: a caller speaks of its own container, even with `now`.
+    pub fn shutdown(&mut self) -> Answer {
+        if self.containers.is_empty() && self.sandbox.is_none() {
+            self.end();
         }
         empty()
     }
+
+    /// Nobody new finds us from now on: the next of our group gets a shim of its own.
+    pub fn end(&mut self) {
+        if self.stopping.is_none() {
+            self.stopping = Some(std::time::Instant::now());
+            drop(std::fs::remove_file(&self.setup.socket));
+        }
+    }
+}
+
+/// A `process` object that says of the terminal what the request says: clients leave it to that.
+fn with_terminal(process: &[u8], terminal: bool) -> Result<Vec<u8>, Status> {
+    let invalid = |err: serde_json::Error| Status::new(Code::InvalidArgument, format!("process of the exec: {err}"));
+    let mut parsed: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(process).map_err(invalid)?;
+    parsed.insert("terminal".to_owned(), terminal.into());
+    serde_json::to_vec(&parsed).map_err(invalid)
 }
 
 /// A runtime command for this process, and where its log stands.

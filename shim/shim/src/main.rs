@@ -4,25 +4,32 @@
 //! start  ── makes the socket, starts `serve` with it, prints its address, ends
 //! serve  ── one thread, one epoll: ttrpc requests, the runtime's ends, streams, events
 //! delete ── cleans up after a shim that died
+//! pause  ── inside a sandbox that has no program of its own: sleeps, so that its namespaces last
 //! ```
 
 mod args;
 mod binary;
 mod bootstrap;
+mod cgroup;
 mod connection;
 mod create;
 mod delete;
 mod disk;
 mod events;
+mod group;
 mod io;
 mod jobs;
 mod journal;
 mod lifecycle;
 mod metrics;
 mod mounts;
+mod options;
+mod pause;
+mod pod;
 mod poller;
 mod query;
 mod runtime;
+mod sandbox;
 mod serve;
 mod server;
 mod service;
@@ -47,6 +54,7 @@ fn act(args: &Args) -> anyhow::Result<()> {
     match args.action {
         Action::Version => bootstrap::version(),
         Action::Info => bootstrap::info(),
+        Action::Pause => pause::pause(),
         Action::Start => bootstrap::start(args),
         Action::Delete => delete::delete(args),
         Action::Serve => serve::serve(args),

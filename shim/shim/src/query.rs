@@ -15,7 +15,16 @@ use crate::service::{Answer, empty, now};
 use crate::task::{Container, Phase};
 
 impl Server {
-    pub fn state(&self, request: &api::StateRequest) -> Answer {
+    /// While a pause or a resume is under way nobody can say which it is: the answer waits for its end.
+    pub fn state(&mut self, to: ReplyTo, request: api::StateRequest) -> Answer {
+        if self.container(&request.id)?.freezing {
+            self.askers.push((to, request));
+            return Ok(None);
+        }
+        self.state_now(&request)
+    }
+
+    fn state_now(&self, request: &api::StateRequest) -> Answer {
         let container = self.container(&request.id)?;
         let process = container.process(&request.exec_id)?;
         now(&api::StateResponse {
@@ -50,10 +59,15 @@ impl Server {
     }
 
     pub fn stats(&self, request: &api::StatsRequest) -> Answer {
-        let cgroup = cgroup_of(self.container(&request.id)?)?;
+        now(&api::StatsResponse { stats: Some(self.usage(&request.id)?) })
+    }
+
+    /// # Errors
+    /// `NotFound`; a precondition when it is not running.
+    pub fn usage(&self, id: &str) -> Result<prost_types::Any, Status> {
+        let cgroup = cgroup_of(self.container(id)?)?;
         let stats = cgroup.stats().map_err(|err| Status::unknown(err.to_string()))?;
-        let stats = crate::metrics::message(&stats, cgroup.location().is_pure_v2());
-        now(&api::StatsResponse { stats: Some(stats) })
+        Ok(crate::metrics::message(&stats, cgroup.location().is_pure_v2()))
     }
 
     pub fn resize(&mut self, request: &api::ResizePtyRequest) -> Answer {
@@ -80,13 +94,17 @@ impl Server {
     }
 
     pub fn freeze(&mut self, to: ReplyTo, id: &str, pause: bool) -> Answer {
-        let container = self.container(id)?;
+        let container = self.container_mut(id)?;
+        if container.freezing {
+            return Err(Status::precondition(format!("container {id} is just being paused or resumed")));
+        }
         if container.init.phase != Phase::Running || container.paused == pause {
             let state = if container.paused { "paused" } else { "not running" };
             let state = if container.init.phase == Phase::Running && !container.paused { "not paused" } else { state };
             return Err(Status::precondition(format!("container {id} is {state}")));
         }
         let what = if pause { "pause" } else { "resume" };
+        container.freezing = true;
         let (mut command, mark) = runtime_call(container, "");
         command.args([what, id]);
         let id = id.to_owned();
@@ -95,10 +113,13 @@ impl Server {
     }
 
     fn frozen(&mut self, to: ReplyTo, id: &str, pause: bool, result: Result<(), Status>) {
-        if result.is_ok() {
-            if let Ok(container) = self.container_mut(id) {
+        if let Ok(container) = self.container_mut(id) {
+            container.freezing = false;
+            if result.is_ok() {
                 container.paused = pause;
             }
+        }
+        if result.is_ok() {
             let container_id = id.to_owned();
             if pause {
                 self.publisher.publish("/tasks/paused", &TaskPaused { container_id }, &mut self.poller);
@@ -107,6 +128,10 @@ impl Server {
             }
         }
         self.reply(to, result.map(|()| Vec::new()));
+        for (to, request) in self.askers.extract_if(.., |(_, request)| request.id == id).collect::<Vec<_>>() {
+            let answer = self.state_now(&request).map(Option::unwrap_or_default);
+            self.reply(to, answer);
+        }
     }
 
     pub fn update(&mut self, to: ReplyTo, request: api::UpdateTaskRequest) -> Answer {

@@ -74,13 +74,18 @@ impl Runtime {
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }
+        // A socket of the service that the caller is part of: containers are not that service, and a runtime that found it would wait
+        // until they say that they are ready (sd_notify(3), sd_listen_fds(3)).
+        for of_the_caller in ["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"] {
+            command.env_remove(of_the_caller);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 }
 
 /// `rrun` beside our own binary, else found on PATH.
-fn default_binary() -> PathBuf {
+pub fn default_binary() -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("rrun")));
     beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from("rrun"))
 }
@@ -121,6 +126,15 @@ impl LogMark {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_container_is_taken_for_the_service_that_started_us() {
+        let runtime =
+            Runtime { binary: "rrun".into(), root: "/r".into(), systemd_cgroup: false, no_pivot_root: false, no_new_keyring: false };
+        let command = runtime.command(Path::new("/log"));
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        assert!(["NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID"].iter().all(|name| removed.contains(&std::ffi::OsStr::new(name))));
+    }
 
     #[test]
     fn the_last_error_after_the_mark_is_told_whole() {

@@ -42,11 +42,18 @@ fn run(args: &Args, bundle: &Path, journal: Journal) -> Result<()> {
     let setup = Setup {
         namespace: args.namespace.clone(),
         state: state_dir(&args.address),
+        socket: socket_path.clone(),
         sockets: socket_path.parent().map_or_else(|| PathBuf::from(DEFAULT_STATE), Path::to_owned),
     };
-    let outcome = Server::new(setup, listener, signals, publisher, journal).and_then(|mut server| server.run());
-    drop(std::fs::remove_file(&socket_path));
-    outcome
+    let served = Server::new(setup, listener, signals, publisher, journal).and_then(|mut server| {
+        server.run()?;
+        Ok(server)
+    });
+    if served.is_err() {
+        drop(std::fs::remove_file(&socket_path));
+    }
+    // Only now do the connections close, which tells the manager that nothing of this shim is left.
+    served.map(drop)
 }
 
 fn own_socket(args: &Args, bundle: &Path) -> Result<PathBuf> {

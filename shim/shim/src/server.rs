@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
+use proto_containerd::task::v3::StateRequest;
 use rrun_sys::process::Ended;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
@@ -19,6 +20,7 @@ use crate::io::sink::Sink;
 use crate::jobs::Job;
 use crate::journal::Journal;
 use crate::poller::{EventFlags, Poller, Source};
+use crate::sandbox::Sandbox;
 use crate::task::Container;
 
 /// One read; also Docker's piece size, so that a full read of a long line is one record.
@@ -32,7 +34,9 @@ pub struct Setup {
     pub namespace: String,
     /// Directory of the manager's socket.
     pub state: PathBuf,
-    /// Directory of our own socket: console sockets are made there, since their paths must be short.
+    /// Our own socket.
+    pub socket: PathBuf,
+    /// Its directory: console sockets are made there, since their paths must be short.
     pub sockets: PathBuf,
 }
 
@@ -47,6 +51,10 @@ pub struct Server {
     pub jobs: BTreeMap<i32, Job>,
     /// Children that ended while a job was under way whose child they may be.
     pub unclaimed: BTreeMap<i32, (Ended, SystemTime)>,
+    /// Who asked for a container's state that is just changing.
+    pub askers: Vec<(ReplyTo, StateRequest)>,
+    /// What the containers share, when a caller has made one.
+    pub sandbox: Option<Sandbox>,
     pub stopping: Option<Instant>,
     listener: OwnedFd,
     signals: OwnedFd,
@@ -72,6 +80,8 @@ impl Server {
             sinks: BTreeMap::new(),
             jobs: BTreeMap::new(),
             unclaimed: BTreeMap::new(),
+            askers: Vec::new(),
+            sandbox: None,
             stopping: None,
             listener,
             signals,
@@ -124,7 +134,7 @@ impl Server {
     fn deadline(&self) -> Option<Instant> {
         let sinks = self.sinks.values().filter_map(Sink::deadline);
         let farewell = self.stopping.map(|since| since + FAREWELL).filter(|&end| end > Instant::now());
-        sinks.chain(self.publisher.deadline()).chain(farewell).min()
+        sinks.chain(self.publisher.deadline()).chain(farewell).chain(self.sandbox_deadline()).min()
     }
 
     fn handle(&mut self, source: Source, flags: EventFlags) -> io::Result<()> {
@@ -164,6 +174,9 @@ impl Server {
     fn tick(&mut self) {
         self.publisher.tick(&mut self.poller);
         let now = Instant::now();
+        if self.sandbox_deadline().is_some_and(|deadline| deadline <= now) {
+            self.kill_sandbox();
+        }
         for sink in self.sinks.values_mut().filter(|sink| sink.deadline().is_some_and(|deadline| deadline <= now)) {
             if let Err(err) = sink.tick(&mut self.poller) {
                 self.journal.write(&format!("log: {err}"));

@@ -90,6 +90,10 @@ pub struct Container {
     pub init: Process,
     pub execs: BTreeMap<String, Process>,
     pub paused: bool,
+    /// A pause or a resume is under way.
+    pub freezing: bool,
+    /// Whether its processes are in a pid namespace of their own, and so end with the first of them.
+    pub has_own_pids: bool,
     pub mounted: bool,
     pub oom: Option<(OomWatch, Token)>,
 }

@@ -191,6 +191,42 @@ async fn pause_stops_and_resume_goes_on_and_pids_and_stats_are_told() {
     task.delete(None).await.expect("delete");
 }
 
+/// The next manager asks while the pause of one that was killed is under way: "running" would be believed from then on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_just_changing_is_told_when_it_has_changed() {
+    let host = Host::new().await;
+    let path = |name: &str| host.dir.path().join(name);
+    let [begun, gate, runtime] = ["begun", "gate", "slow-runtime"].map(path);
+    assert!(std::process::Command::new("mkfifo").args([&begun, &gate]).status().expect("mkfifo").success());
+    let wait = format!("case \" $* \" in *' pause '*) echo >{}; cat {} ;; esac", begun.display(), gate.display());
+    support::executable(&runtime, &format!("#!/bin/sh\n{wait}\nexec {} \"$@\"\n", support::runtime().display()));
+    host.bundle("a", &["sleep", "100"], false).await;
+    let mut request = host.request("a", host.log_stdio("a"), false);
+    request.runtime.binary = Some(runtime);
+    let task = host.tasks.create(request).await.expect("create");
+    task.start(None).await.expect("start");
+    let pause = tokio::spawn({
+        let task = task.clone();
+        async move { task.pause().await }
+    });
+    tokio::task::spawn_blocking(move || std::fs::read(begun)).await.expect("join").expect("the pause is under way");
+    assert_eq!(task.resume().await.expect_err("it is just being paused").kind(), ErrorKind::Conflict);
+    let mut state = std::pin::pin!(task.state(None));
+    // Asked later, answered before.
+    tokio::select! {
+        biased;
+        state = &mut state => panic!("told before it was known: {state:?}"),
+        pids = task.pids() => drop(pids.expect("pids")),
+    }
+    tokio::task::spawn_blocking(move || std::fs::write(gate, "")).await.expect("join").expect("open the gate");
+    assert_eq!(state.await.expect("state").status, ProcessStatus::Paused);
+    pause.await.expect("join").expect("paused");
+    task.resume().await.expect("resume");
+    task.kill(None, 9, false).await.expect("kill");
+    support::wait(&task, None).await;
+    task.delete(None).await.expect("delete");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn output_to_a_file_is_appended() {
     let host = Host::new().await;
@@ -208,12 +244,10 @@ async fn output_to_a_file_is_appended() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logging_binary_gets_both_streams_and_the_names() {
-    use std::os::unix::fs::PermissionsExt;
     let host = Host::new().await;
     let (program, out) = (host.dir.path().join("logger"), host.dir.path().join("logged"));
     let script = "#!/bin/sh\nexec 5>&-\ncat <&3 >\"$2.out\" &\ncat <&4 >\"$2.err\"\nwait\necho $CONTAINER_NAMESPACE $CONTAINER_ID $1 >\"$2.tmp\"\nmv \"$2.tmp\" \"$2\"\n";
-    std::fs::write(&program, script).expect("script");
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("mode");
+    support::executable(&program, script);
     let uri = format!("binary://{}?to={}", program.display(), out.display());
     let stdio = Stdio { stdin: String::new(), stdout: uri.clone(), stderr: uri };
     let task = host.create("a", "echo one; echo two >&2", stdio, false).await;
@@ -227,5 +261,57 @@ async fn a_logging_binary_gets_both_streams_and_the_names() {
     assert_eq!(std::fs::read_to_string(&out).expect("names"), "shimtest a to\n");
     assert_eq!(std::fs::read_to_string(out.with_extension("out")).expect("out"), "one\n");
     assert_eq!(std::fs::read_to_string(out.with_extension("err")).expect("err"), "two\n");
+    task.delete(None).await.expect("delete");
+}
+
+/// Cgroups of the test's own, of v1 and v2 alike.
+struct Cgroups(Vec<std::path::PathBuf>);
+
+impl Cgroups {
+    fn new(name: &str) -> Self {
+        let hierarchies = ["memory", "pids", "unified", ""].map(|one| std::path::Path::new("/sys/fs/cgroup").join(one));
+        let dirs = hierarchies.into_iter().filter(|dir| dir.join("cgroup.procs").exists()).map(|dir| dir.join(name));
+        Self(dirs.inspect(|dir| std::fs::create_dir(dir).expect("make a cgroup")).collect())
+    }
+
+    fn all_have(&self, pid: u32) -> bool {
+        let has = |dir: &std::path::PathBuf| {
+            std::fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|all| all.lines().any(|one| one == pid.to_string()))
+        };
+        self.0.iter().all(has)
+    }
+}
+
+impl Drop for Cgroups {
+    fn drop(&mut self) {
+        for dir in &self.0 {
+            // Its last process may still be on its way out.
+            while std::fs::remove_dir(dir).is_err_and(|err| err.kind() == std::io::ErrorKind::ResourceBusy) && !std::thread::panicking() {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_enters_the_cgroup_that_its_options_name() {
+    let host = Host::new().await;
+    let name = format!("rct-shim-{}", std::process::id());
+    let request = |id: &str, cgroup: &str| {
+        let options = proto_containerd::runc::v1::Options { shim_cgroup: format!("/{cgroup}"), ..Default::default() };
+        let mut request = host.request(id, host.log_stdio(id), false);
+        request.runtime.raw =
+            Some((<proto_containerd::runc::v1::Options as prost::Name>::type_url(), prost::Message::encode_to_vec(&options)));
+        request
+    };
+    host.bundle("no", &["true"], false).await;
+    let refused = host.tasks.create(request("no", &name)).await.expect_err("there is no such cgroup");
+    assert!(refused.message().contains("ShimCgroup"), "{refused}");
+    let cgroups = Cgroups::new(&name);
+    host.bundle("a", &["sleep", "1000"], false).await;
+    let task = host.tasks.create(request("a", &name)).await.expect("create");
+    assert!(cgroups.all_have(support::shim_pid(&host.tasks.bundle_path(&host.key("a")))), "the shim is elsewhere");
+    task.kill(None, 9, true).await.expect("kill");
+    wait(&task, None).await;
     task.delete(None).await.expect("delete");
 }

@@ -12,6 +12,17 @@ use tokio::io::AsyncReadExt;
 
 pub const SHIM: &str = env!("CARGO_BIN_EXE_containerd-shim-rrun-v2");
 
+/// Writes an executable script; one that is there is replaced.
+///
+/// By a process of its own: a descriptor that is open for writing here would go to whatever another test starts meanwhile, and as long as
+/// anybody has one the file cannot be executed (`ETXTBSY`).
+pub fn executable(path: &Path, script: &str) {
+    let mut install = std::process::Command::new("install");
+    let mut install = install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(std::process::Stdio::piped()).spawn().expect("run install");
+    std::io::Write::write_all(&mut install.stdin.take().expect("piped"), script.as_bytes()).expect("hand the script over");
+    assert!(install.wait().expect("wait").success(), "{} cannot be written", path.display());
+}
+
 /// The runtime under test: `RRUN_TEST_RUNTIME`, else the `rrun` built beside the shim, else runc.
 pub fn runtime() -> PathBuf {
     if let Some(path) = std::env::var_os("RRUN_TEST_RUNTIME") {
