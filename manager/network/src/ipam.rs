@@ -13,13 +13,13 @@ fn pools() -> impl Iterator<Item = Ipv4Net> {
     sixteens.chain(twenties)
 }
 
-/// The configured subnet, or the first pool that overlaps nothing the host routes.
-pub fn choose_subnet(configured: Option<Ipv4Net>, routed: &[Ipv4Net]) -> Result<Ipv4Net> {
-    let overlaps = |net: &Ipv4Net| routed.iter().find(|other| other.prefix_len() > 0 && (net.contains(*other) || other.contains(net)));
+/// The configured subnet, or the first pool that overlaps nothing of `taken`: what the host routes, and other networks.
+pub fn choose_subnet(configured: Option<Ipv4Net>, taken: &[Ipv4Net]) -> Result<Ipv4Net> {
+    let overlaps = |net: &Ipv4Net| taken.iter().find(|other| other.prefix_len() > 0 && (net.contains(*other) || other.contains(net)));
     if let Some(net) = configured {
         return match overlaps(&net) {
             Some(other) => Err(Error::conflict(format!(
-                "bridge subnet {net} overlaps {other}, which this host routes already; choose another in the configuration"
+                "subnet {net} overlaps {other}, which this host routes or another network has already; choose another subnet"
             ))),
             None => Ok(net.trunc()),
         };
@@ -27,7 +27,7 @@ pub fn choose_subnet(configured: Option<Ipv4Net>, routed: &[Ipv4Net]) -> Result<
     pools().find(|net| overlaps(net).is_none()).ok_or_else(|| {
         Error::new(
             ErrorKind::ResourceExhausted,
-            "every default address pool overlaps a route of this host; set the bridge's subnet in the configuration",
+            "every default address pool overlaps a route of this host or another network; name a subnet (--subnet)",
         )
     })
 }
@@ -44,17 +44,19 @@ pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
     [0x02, 0x42, a, b, c, d]
 }
 
-/// Addresses given out on one subnet. The next one is searched upwards from the last, so that an address rests before it is used again.
+/// Addresses given out on one subnet: the lowest free one, as Docker users are used to find the first container at `.2`.
 #[derive(Debug)]
 pub struct Ipam {
     subnet: Ipv4Net,
+    /// Where addresses are taken from; the subnet or a part of it.
+    range: Ipv4Net,
     used: BTreeSet<Ipv4Addr>,
-    last: Ipv4Addr,
 }
 
 impl Ipam {
-    pub fn new(subnet: Ipv4Net, gateway: Ipv4Addr) -> Self {
-        Self { subnet, used: BTreeSet::from([gateway]), last: gateway }
+    /// `reserved` are never given out: the gateway and what the user set aside.
+    pub fn new(subnet: Ipv4Net, range: Option<Ipv4Net>, reserved: impl IntoIterator<Item = Ipv4Addr>) -> Self {
+        Self { subnet, range: range.unwrap_or(subnet), used: reserved.into_iter().collect() }
     }
 
     pub fn allocate(&mut self, wanted: Option<Ipv4Addr>) -> Result<Ipv4Net> {
@@ -69,7 +71,6 @@ impl Ipam {
     /// Marks an address as used without asking; for containers that run already.
     pub fn take(&mut self, address: Ipv4Addr) {
         self.used.insert(address);
-        self.last = self.last.max(address);
     }
 
     pub fn release(&mut self, address: Ipv4Addr) {
@@ -87,15 +88,13 @@ impl Ipam {
         Ok(address)
     }
 
-    fn next_free(&mut self) -> Result<Ipv4Addr> {
-        let (first, end) = (u32::from(self.subnet.network()) + 1, u32::from(self.subnet.broadcast()));
-        let last = u32::from(self.last);
-        let free = (last + 1..end).chain(first..=last.min(end - 1)).map(Ipv4Addr::from).find(|address| !self.used.contains(address));
-        let address = free.ok_or_else(|| {
-            Error::new(ErrorKind::ResourceExhausted, format!("no free address is left in the network's subnet {}", self.subnet))
-        })?;
-        self.last = address;
-        Ok(address)
+    fn next_free(&self) -> Result<Ipv4Addr> {
+        let edges = [self.subnet.network(), self.subnet.broadcast()];
+        let (first, last) = (u32::from(self.range.network()), u32::from(self.range.broadcast()));
+        let free = |address: &Ipv4Addr| !edges.contains(address) && !self.used.contains(address);
+        (first..=last).map(Ipv4Addr::from).find(free).ok_or_else(|| {
+            Error::new(ErrorKind::ResourceExhausted, format!("no free address is left in the network's range {}", self.range))
+        })
     }
 }
 
@@ -118,23 +117,33 @@ mod tests {
     }
 
     #[test]
-    fn addresses_rest_before_reuse_and_run_out_clearly() {
+    fn the_lowest_free_address_is_next_and_the_end_is_told() {
         let subnet = net("10.0.0.0/29");
-        let mut ipam = Ipam::new(subnet, gateway_of(subnet).addr());
+        let mut ipam = Ipam::new(subnet, None, [gateway_of(subnet).addr()]);
         let first = ipam.allocate(None).expect("free").addr();
         assert_eq!(first, Ipv4Addr::new(10, 0, 0, 2));
         ipam.release(first);
-        assert_eq!(ipam.allocate(None).expect("free").addr(), Ipv4Addr::new(10, 0, 0, 3));
-        for last in [4, 5, 6, 2] {
+        for last in [2, 3, 4, 5, 6] {
             assert_eq!(ipam.allocate(None).expect("free").addr().octets()[3], last);
         }
         assert_eq!(ipam.allocate(None).expect_err("exhausted").kind(), ErrorKind::ResourceExhausted);
     }
 
     #[test]
+    fn a_range_and_reserved_addresses_bound_what_is_given() {
+        let reserved = [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 4)];
+        let mut ipam = Ipam::new(net("10.0.0.0/24"), Some(net("10.0.0.4/30")), reserved);
+        for last in [5, 6, 7] {
+            assert_eq!(ipam.allocate(None).expect("free"), Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, last), 24));
+        }
+        assert!(ipam.allocate(None).is_err(), "the range is used up");
+        assert!(ipam.allocate(Some(Ipv4Addr::new(10, 0, 0, 4))).is_err(), "reserved");
+    }
+
+    #[test]
     fn wanted_addresses_are_checked() {
         let subnet = net("10.0.0.0/24");
-        let mut ipam = Ipam::new(subnet, gateway_of(subnet).addr());
+        let mut ipam = Ipam::new(subnet, None, [gateway_of(subnet).addr()]);
         for bad in ["10.0.0.0", "10.0.0.255", "10.0.1.1", "10.0.0.1"] {
             assert!(ipam.allocate(Some(bad.parse().expect(bad))).is_err(), "{bad} should be refused");
         }

@@ -9,6 +9,9 @@ use ipnet::Ipv4Net;
 use rcontainerd_types::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+/// The id of the default bridge's network.
+pub const DEFAULT_NETWORK: &str = "bridge";
+
 /// How the default bridge is to be made.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
@@ -28,7 +31,50 @@ impl NetworkConfig {
     }
 }
 
-/// The default bridge as it stands.
+/// A bridge network as its owner defines and keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeNetwork {
+    /// The owner's id of the network, told in errors and in [`Attachment::network`].
+    pub id: String,
+    /// Name of the bridge's interface, at most 15 bytes.
+    pub bridge: String,
+    /// `None` takes the first of Docker's address pools that overlaps no route of the host and no other network.
+    pub subnet: Option<Ipv4Net>,
+    /// The bridge's own address; `None` takes the subnet's first.
+    pub gateway: Option<Ipv4Addr>,
+    /// Containers get addresses of this part of the subnet only.
+    pub ip_range: Option<Ipv4Net>,
+    /// Addresses of the subnet that no container may have (Docker's auxiliary addresses).
+    pub reserved: Vec<Ipv4Addr>,
+    /// No route to the outside, and none from there.
+    pub internal: bool,
+    /// Whether containers may reach each other (Docker's `enable_icc`).
+    pub inter_container: bool,
+    /// Whether packets to the outside carry the host's address.
+    pub masquerade: bool,
+    /// `None` leaves the kernel's default of 1500 bytes.
+    pub mtu: Option<u32>,
+}
+
+impl BridgeNetwork {
+    /// A network with Docker's defaults.
+    pub fn new(id: impl Into<String>, bridge: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            bridge: bridge.into(),
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            reserved: Vec::new(),
+            internal: false,
+            inter_container: true,
+            masquerade: true,
+            mtu: None,
+        }
+    }
+}
+
+/// A bridge as it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BridgeInfo {
     pub name: String,
@@ -94,9 +140,15 @@ pub struct BoundPort {
     pub host_port: u16,
 }
 
-/// Connect a network namespace to the default bridge.
+/// Connect a network namespace to a bridge network.
 #[derive(Clone, Debug)]
 pub struct AttachRequest {
+    /// [`BridgeNetwork::id`], or [`DEFAULT_NETWORK`].
+    pub network: String,
+    /// The interface's name inside, such as `eth0`.
+    pub interface: String,
+    /// Whether the container's default route goes by this network (never by an internal one).
+    pub default_route: bool,
     /// The container's id; names the veth on the host side and is told in errors.
     pub container: String,
     /// The namespace, as returned by [`crate::Network::create_netns`].
@@ -105,6 +157,8 @@ pub struct AttachRequest {
     pub mac: Option<[u8; 6]>,
     /// A wanted address; `None` takes the next free one.
     pub ip: Option<Ipv4Addr>,
+    /// Further addresses of the interface (169.254.0.0/16); who wants them sees to it that they are free.
+    pub link_local: Vec<Ipv4Addr>,
     pub ports: Vec<PortRequest>,
 }
 
@@ -112,15 +166,30 @@ pub struct AttachRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     pub container: String,
+    /// The network's id.
+    #[serde(default = "default_network")]
+    pub network: String,
     pub netns: PathBuf,
     pub bridge: String,
     /// The veth's name on the host side.
     pub host_link: String,
+    /// The interface's name inside the container.
+    #[serde(default = "first_interface")]
+    pub interface: String,
     /// Address with prefix length, such as `172.17.0.2/16`.
     pub address: Ipv4Net,
     pub gateway: Ipv4Addr,
     pub mac: [u8; 6],
     pub ports: Vec<BoundPort>,
+}
+
+/// What the records of release 0.1.0 leave out: there was one network.
+fn default_network() -> String {
+    DEFAULT_NETWORK.to_owned()
+}
+
+fn first_interface() -> String {
+    "eth0".to_owned()
 }
 
 impl Attachment {

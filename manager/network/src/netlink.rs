@@ -8,7 +8,9 @@ use std::path::Path;
 use ipnet::Ipv4Net;
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -18,13 +20,17 @@ use crate::netns;
 
 /// A link to be made.
 pub enum LinkKind<'a> {
-    Bridge,
+    Bridge {
+        mtu: Option<u32>,
+    },
     /// A pair: this end enslaved to `bridge` here, the other named `peer` in another namespace.
     Veth {
         peer: &'a str,
         peer_netns: &'a File,
         peer_mac: [u8; 6],
         bridge: u32,
+        /// Of both ends.
+        mtu: Option<u32>,
     },
 }
 
@@ -69,12 +75,17 @@ impl Netlink {
         let mut link = LinkMessage::default();
         link.attributes.push(LinkAttribute::IfName(name.to_owned()));
         match kind {
-            LinkKind::Bridge => link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)])),
-            LinkKind::Veth { peer, peer_netns, peer_mac, bridge } => {
+            LinkKind::Bridge { mtu } => {
+                link.attributes.extend(mtu.map(LinkAttribute::Mtu));
+                link.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+            }
+            LinkKind::Veth { peer, peer_netns, peer_mac, bridge, mtu } => {
                 let mut other = LinkMessage::default();
                 other.attributes.push(LinkAttribute::IfName((*peer).to_owned()));
                 other.attributes.push(LinkAttribute::Address(peer_mac.to_vec()));
                 other.attributes.push(LinkAttribute::NetNsFd(peer_netns.as_raw_fd()));
+                other.attributes.extend(mtu.map(LinkAttribute::Mtu));
+                link.attributes.extend(mtu.map(LinkAttribute::Mtu));
                 link.attributes.push(LinkAttribute::Controller(*bridge));
                 link.attributes.push(LinkAttribute::LinkInfo(vec![
                     LinkInfo::Kind(InfoKind::Veth),
@@ -98,6 +109,25 @@ impl Netlink {
         link.header.flags = LinkFlags::Up;
         link.header.change_mask = LinkFlags::Up;
         self.request(RouteNetlinkMessage::SetLink(link), 0, &format!("set link {index} up")).map(drop)
+    }
+
+    /// Makes a link a port of the bridge with this index.
+    pub fn enslave(&self, index: u32, bridge: u32) -> Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::Controller(bridge));
+        self.request(RouteNetlinkMessage::SetLink(link), 0, &format!("connect link {index} to bridge {bridge}")).map(drop)
+    }
+
+    /// Cuts a bridge's port off from its other isolated ports.
+    pub fn isolate(&self, index: u32) -> Result<()> {
+        let mut link = LinkMessage::default();
+        link.header.index = index;
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(true)])),
+        ]));
+        self.request(RouteNetlinkMessage::NewLink(link), 0, &format!("isolate link {index}")).map(drop)
     }
 
     pub fn add_address(&self, index: u32, address: Ipv4Net) -> Result<()> {

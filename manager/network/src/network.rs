@@ -1,34 +1,36 @@
-//! The service: one default bridge, namespaces, attachments.
+//! The service: bridge networks, namespaces, attachments.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ipnet::Ipv4Net;
 use rcontainerd_types::{Error, ErrorKind, Finding, Result};
 
+use crate::bridges::{Bridge, Up};
 use crate::firewall::Firewall;
-use crate::ipam::Ipam;
-use crate::model::{AttachRequest, Attachment, BridgeInfo, NetworkConfig};
-use crate::netlink::{LinkKind, Netlink};
+use crate::model::{AttachRequest, Attachment, BoundPort, BridgeInfo, BridgeNetwork, DEFAULT_NETWORK, NetworkConfig};
+use crate::netlink::Netlink;
 use crate::ports::Reservations;
-use crate::{ipam, netns, sysctl};
+use crate::veth::{self, log_undo};
+use crate::{ipam, netns};
 
 /// Networks of one manager. Methods block; call them from a blocking thread.
 pub struct Network {
-    config: NetworkConfig,
+    netns_dir: PathBuf,
     firewall: Firewall,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    bridge: Option<Bridge>,
+    /// By network id; the default bridge is always there.
+    bridges: BTreeMap<String, Bridge>,
     ports: Reservations,
-}
-
-/// The bridge once it exists, with the addresses given out on it.
-struct Bridge {
-    info: BridgeInfo,
-    index: u32,
-    ipam: Ipam,
+    /// What is connected, by container and network: the rules are made anew from it.
+    live: BTreeMap<(String, String), Attachment>,
+    /// Whether the kernel took the rules of the bridges that stand: without them nobody is connected.
+    ruled: bool,
 }
 
 impl Network {
@@ -37,20 +39,12 @@ impl Network {
     /// # Errors
     /// `InvalidArgument` for a bridge name or subnet that the kernel would refuse.
     pub fn open(config: NetworkConfig) -> Result<Self> {
-        if config.bridge.is_empty() || config.bridge.len() > 15 || config.bridge.contains(['/', ' ', ':']) {
-            return Err(Error::invalid(format!(
-                "bridge name {:?} is invalid: expected 1 to 15 bytes without '/', ':' and blanks",
-                config.bridge
-            )));
-        }
-        if let Some(subnet) = config.subnet
-            && subnet.prefix_len() > 29
-        {
-            return Err(Error::invalid(format!("bridge subnet {subnet} is too small: expected a prefix of /29 or shorter")));
-        }
+        let default = Bridge::new(BridgeNetwork { subnet: config.subnet, ..BridgeNetwork::new(DEFAULT_NETWORK, config.bridge) })?;
         netns::ensure_dir(&config.netns_dir)?;
         let firewall = Firewall::new(&config.nft_table)?;
-        Ok(Self { config, firewall, inner: Mutex::new(Inner { bridge: None, ports: Reservations::default() }) })
+        let bridges = BTreeMap::from([(DEFAULT_NETWORK.to_owned(), default)]);
+        let inner = Inner { bridges, ports: Reservations::default(), live: BTreeMap::new(), ruled: false };
+        Ok(Self { netns_dir: config.netns_dir, firewall, inner: Mutex::new(inner) })
     }
 
     /// The default bridge, made now if it is not there yet.
@@ -58,13 +52,60 @@ impl Network {
     /// # Errors
     /// When the kernel refuses the bridge, or no subnet is free.
     pub fn bridge(&self) -> Result<BridgeInfo> {
-        let mut inner = self.lock();
-        Ok(self.ensure_bridge(&mut inner)?.info.clone())
+        self.ensure(&mut self.lock(), DEFAULT_NETWORK)
     }
 
-    /// The default bridge if it was made already; never touches the host.
-    pub fn existing_bridge(&self) -> Option<BridgeInfo> {
-        self.lock().bridge.as_ref().map(|bridge| bridge.info.clone())
+    /// A network's bridge if it was made already; never touches the host.
+    pub fn existing_bridge(&self, network: &str) -> Option<BridgeInfo> {
+        self.lock().bridges.get(network)?.up().map(|up| up.info.clone())
+    }
+
+    /// Makes a new network with its bridge, and says which subnet it got; the owner keeps the definition with that subnet.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for an id or a bridge's name in use, `Conflict` for a subnet in use, `InvalidArgument` for a definition that
+    /// contradicts itself.
+    pub fn create(&self, definition: &BridgeNetwork) -> Result<BridgeInfo> {
+        let mut inner = self.lock();
+        let name = &definition.bridge;
+        if Netlink::open()?.link_index(name)?.is_some() {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("an interface with the name {name} exists already; name another bridge"),
+            ));
+        }
+        // As in Docker the default bridge has the first pool, whoever comes first.
+        self.ensure(&mut inner, DEFAULT_NETWORK)?;
+        inner.define(definition)?;
+        self.ensure(&mut inner, &definition.id).inspect_err(|_| {
+            inner.bridges.remove(&definition.id);
+        })
+    }
+
+    /// Takes up networks that an earlier manager made; the host is not touched before their first attachment.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn define(&self, definitions: &[BridgeNetwork]) -> Result<()> {
+        let mut inner = self.lock();
+        definitions.iter().try_for_each(|definition| inner.define(definition))
+    }
+
+    /// Removes a network, its bridge and its rules; one that is not known is no error.
+    ///
+    /// # Errors
+    /// `Conflict` while containers are connected; what the kernel says.
+    pub fn remove(&self, network: &str) -> Result<()> {
+        let mut inner = self.lock();
+        if let Some((container, _)) = inner.live.keys().find(|(_, on)| on == network) {
+            let container = rcontainerd_types::id::short(container);
+            return Err(Error::conflict(format!("network {network} has active endpoints: container {container} is connected")));
+        }
+        let Some(mut bridge) = inner.bridges.remove(network) else { return Ok(()) };
+        let stood = bridge.up().is_some();
+        let lowered = bridge.lower();
+        let rules = if stood { self.install(&mut inner) } else { Ok(()) };
+        lowered.and(rules)
     }
 
     /// A new network namespace with its loopback up, kept alive by a bind mount.
@@ -72,7 +113,7 @@ impl Network {
     /// # Errors
     /// `AlreadyExists` for an id in use; what unshare(2) and mount(2) say otherwise.
     pub fn create_netns(&self, id: &str) -> Result<PathBuf> {
-        let path = netns::create(&self.config.netns_dir, id)?;
+        let path = netns::create(&self.netns_dir, id)?;
         let up = Netlink::open_in(&path).and_then(|netlink| netlink.set_up(1));
         up.map(|()| path.clone()).inspect_err(|_| log_undo(netns::remove(&path)))
     }
@@ -85,36 +126,48 @@ impl Network {
         netns::remove(path)
     }
 
-    /// Connects a namespace to the bridge and publishes its ports.
+    /// Connects a namespace to a network and publishes its ports.
     ///
     /// # Errors
-    /// `ResourceExhausted` without a free address or port, `Conflict` for a port that is taken; nothing is left behind.
+    /// `NotFound` for an unknown network, `ResourceExhausted` without a free address or port, `Conflict` for a port that is taken;
+    /// nothing is left behind.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
         let mut guard = self.lock();
+        self.ensure(&mut guard, &request.network)?;
         let inner = &mut *guard;
-        let bridge = self.ensure_bridge(inner)?;
-        let (info, bridge_index) = (bridge.info.clone(), bridge.index);
-        let address = bridge.ipam.allocate(request.ip)?;
+        let (bridge, up) = inner.standing(&request.network)?;
+        let definition = bridge.clone();
+        let (info, index) = (up.info.clone(), up.index);
+        let address = up.ipam.allocate(request.ip)?;
         let ports = match inner.ports.reserve(&request.container, &request.ports) {
             Ok(ports) => ports,
             Err(err) => {
-                inner.release(address.addr(), &[]);
+                inner.release(&request.network, address.addr(), &[]);
                 return Err(err);
             }
         };
         let attachment = Attachment {
             container: request.container.clone(),
+            network: request.network.clone(),
             netns: request.netns.clone(),
             bridge: info.name,
-            host_link: host_link_name(&request.container),
+            host_link: veth::host_link_name(&request.container, &request.network),
+            interface: request.interface.clone(),
             address,
             gateway: info.gateway,
             mac: request.mac.unwrap_or_else(|| ipam::mac_of(address.addr())),
             ports,
         };
-        connect(&attachment, bridge_index)
-            .and_then(|()| self.firewall.publish(&attachment).inspect_err(|_| log_undo(delete_link(&attachment.host_link))))
-            .inspect_err(|_| inner.release(attachment.address.addr(), &attachment.ports))?;
+        let port = veth::Port {
+            bridge: index,
+            isolated: !definition.inter_container,
+            mtu: definition.mtu,
+            default_route: request.default_route && !definition.internal,
+        };
+        veth::connect(&attachment, &port, &request.link_local)
+            .and_then(|()| self.publish(inner, &attachment).inspect_err(|_| log_undo(veth::delete(&attachment.host_link))))
+            .inspect_err(|_| inner.release(&attachment.network, attachment.address.addr(), &attachment.ports))?;
+        inner.live.insert(key(&attachment), attachment.clone());
         Ok(attachment)
     }
 
@@ -125,141 +178,210 @@ impl Network {
     pub fn detach(&self, attachment: &Attachment) -> Result<()> {
         let mut inner = self.lock();
         let unpublished = self.firewall.unpublish(attachment);
-        let deleted = delete_link(&attachment.host_link);
-        inner.release(attachment.address.addr(), &attachment.ports);
+        let deleted = veth::delete(&attachment.host_link);
+        inner.release(&attachment.network, attachment.address.addr(), &attachment.ports);
+        inner.live.remove(&key(attachment));
         unpublished.and(deleted)
+    }
+
+    /// Leads a container's default route by this network, after the one that it had went away.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn lead_out(&self, attachment: &Attachment) -> Result<()> {
+        Netlink::open_in(&attachment.netns)?.add_default_route(attachment.gateway)
     }
 
     /// Takes up the attachments of containers that live on after a restart of the manager: addresses and ports are theirs, rules come back.
     ///
     /// # Errors
-    /// When the bridge or the rules cannot be restored; a port that another program took meanwhile is only logged.
+    /// When a bridge or the rules cannot be restored; a port that another program took meanwhile is only logged.
     pub fn restore(&self, live: &[Attachment]) -> Result<()> {
         if live.is_empty() {
             return Ok(());
         }
-        let mut guard = self.lock();
-        let inner = &mut *guard;
-        let bridge = self.ensure_bridge(inner)?;
+        let mut inner = self.lock();
         for attachment in live {
-            bridge.ipam.take(attachment.address.addr());
-        }
-        for attachment in live {
+            inner.live.insert(key(attachment), attachment.clone());
             inner.ports.adopt(&attachment.container, &attachment.ports);
         }
-        self.firewall.restore(live)
+        self.rebuild(&mut inner)
     }
 
-    /// Removes the bridge and our nftables table: for `./run uninstall` and tests. Containers must be gone.
+    /// Makes bridges and rules right again after somebody changed them behind our back.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn repair(&self) -> Result<()> {
+        self.rebuild(&mut self.lock())
+    }
+
+    /// Every network with live containers, then the rules; one network that cannot be restored does not keep the others from it.
+    fn rebuild(&self, inner: &mut Inner) -> Result<()> {
+        let netlink = Netlink::open()?;
+        let networks: BTreeSet<String> = inner.live.values().map(|attachment| attachment.network.clone()).collect();
+        let raised = networks.iter().map(|network| inner.raise(&netlink, network).map(drop)).fold(Ok(()), Result::and);
+        let stand = inner.bridges.values().any(|bridge| bridge.up.is_some());
+        raised.and(if stand { self.install(inner) } else { Ok(()) })
+    }
+
+    /// Whether the rules that should be there are there.
+    ///
+    /// # Errors
+    /// When netfilter cannot be asked.
+    pub(crate) fn rules_stand(&self) -> Result<bool> {
+        let inner = self.lock();
+        Ok(inner.bridges.values().all(|bridge| bridge.up.is_none()) || self.firewall.stands()?)
+    }
+
+    /// What is lacking for those that are connected: rules, bridges, links; empty when all is there.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn verify(&self) -> Result<Vec<String>> {
+        let inner = self.lock();
+        if inner.live.is_empty() {
+            return Ok(Vec::new());
+        }
+        let netlink = Netlink::open()?;
+        let mut lacks = Vec::new();
+        if !self.firewall.stands()? {
+            lacks.push("the firewall rules are gone or not ours any more".to_owned());
+        }
+        let links = inner.live.values().flat_map(|attachment| [&attachment.bridge, &attachment.host_link]).collect::<BTreeSet<_>>();
+        for link in links {
+            if netlink.link_index(link)?.is_none() {
+                lacks.push(format!("the interface {link} is gone"));
+            }
+        }
+        Ok(lacks)
+    }
+
+    /// What is connected by an interface that is gone: a manager was killed while it disconnected it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn lost(&self) -> Result<Vec<Attachment>> {
+        let inner = self.lock();
+        if inner.live.is_empty() {
+            return Ok(Vec::new());
+        }
+        let netlink = Netlink::open()?;
+        let mut lost = Vec::new();
+        for attachment in inner.live.values() {
+            if netlink.link_index(&attachment.host_link)?.is_none() {
+                lost.push(attachment.clone());
+            }
+        }
+        Ok(lost)
+    }
+
+    /// As [`Self::delete_netns`], for one that no manager knows.
+    ///
+    /// # Errors
+    /// What umount2(2) and unlink(2) say.
+    pub fn remove_netns(path: &Path) -> Result<()> {
+        netns::remove(path)
+    }
+
+    /// Removes all bridges and our nftables table: for `./run uninstall` and tests. Containers must be gone.
     ///
     /// # Errors
     /// What the kernel says; a missing bridge or table is no error.
     pub fn teardown(&self) -> Result<()> {
         let mut inner = self.lock();
-        inner.bridge = None;
         let rules = self.firewall.remove();
-        rules.and(delete_link(&self.config.bridge))
+        let lowered = inner.bridges.values_mut().map(Bridge::lower).fold(Ok(()), Result::and);
+        rules.and(lowered)
     }
 
     pub fn check() -> Vec<Finding> {
         crate::check::check()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bridge, its rules and forwarding; verified against the kernel each time, since an administrator may have removed it.
-    fn ensure_bridge<'a>(&self, inner: &'a mut Inner) -> Result<&'a mut Bridge> {
-        let netlink = Netlink::open()?;
-        let present = netlink.link_index(&self.config.bridge)?;
-        let known = inner.bridge.take().filter(|bridge| present == Some(bridge.index));
-        let bridge = match known {
-            Some(bridge) => bridge,
-            None => self.make_bridge(&netlink, present)?,
-        };
-        Ok(inner.bridge.insert(bridge))
-    }
-
-    fn make_bridge(&self, netlink: &Netlink, present: Option<u32>) -> Result<Bridge> {
-        let name = &self.config.bridge;
-        let adopted = match present {
-            Some(index) => netlink.ipv4_addresses()?.into_iter().find(|(link, _)| *link == index).map(|(_, net)| net),
-            None => None,
-        };
-        let address = match adopted {
-            Some(address) => address,
-            None => ipam::gateway_of(ipam::choose_subnet(self.config.subnet, &netlink.ipv4_networks()?)?),
-        };
-        let index = match present {
-            Some(index) => index,
-            None => netlink.create_link(name, &LinkKind::Bridge)?,
-        };
-        let result = self.configure_bridge(netlink, index, address, adopted.is_none());
-        if present.is_none() && result.is_err() {
-            log_undo(delete_link(name));
+    /// The network's bridge with its rules; verified against the kernel each time.
+    fn ensure(&self, inner: &mut Inner, network: &str) -> Result<BridgeInfo> {
+        if inner.raise(&Netlink::open()?, network)? || !inner.ruled {
+            self.install(inner)?;
         }
-        result?;
-        let info = BridgeInfo { name: name.clone(), subnet: address.trunc(), gateway: address.addr() };
-        Ok(Bridge { ipam: Ipam::new(info.subnet, info.gateway), info, index })
+        inner.standing(network).map(|(_, up)| up.info.clone())
     }
 
-    fn configure_bridge(&self, netlink: &Netlink, index: u32, address: ipnet::Ipv4Net, assign: bool) -> Result<()> {
-        let name = &self.config.bridge;
-        if assign {
-            netlink.add_address(index, address)?;
+    fn install(&self, inner: &mut Inner) -> Result<()> {
+        let bridges: Vec<_> = inner.bridges.values().filter_map(Bridge::rules).collect();
+        let installed = self.firewall.install(&bridges, &inner.live.values().collect::<Vec<_>>());
+        inner.ruled = installed.is_ok();
+        installed
+    }
+
+    /// Where somebody flushed the table, all of it is made anew.
+    fn publish(&self, inner: &mut Inner, attachment: &Attachment) -> Result<()> {
+        match self.firewall.publish(attachment) {
+            Err(err) if err.kind() == ErrorKind::NotFound => {
+                inner.live.insert(key(attachment), attachment.clone());
+                self.install(inner).inspect_err(|_| {
+                    inner.live.remove(&key(attachment));
+                })
+            }
+            other => other,
         }
-        netlink.set_up(index)?;
-        sysctl::enable("net/ipv4/ip_forward")?;
-        // A published port is reached from 127.0.0.1 by DNAT; the rules drop such addresses that arrive from the bridge.
-        sysctl::enable(&format!("net/ipv4/conf/{name}/route_localnet"))?;
-        self.firewall.install(name, address.trunc())
     }
 }
 
 impl Inner {
-    fn release(&mut self, address: std::net::Ipv4Addr, ports: &[crate::BoundPort]) {
-        if let Some(bridge) = &mut self.bridge {
-            bridge.ipam.release(address);
+    fn define(&mut self, definition: &BridgeNetwork) -> Result<()> {
+        let known = self.bridges.values().map(|bridge| &bridge.definition);
+        if let Some(other) = known.into_iter().find(|known| known.id == definition.id || known.bridge == definition.bridge) {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("network {} uses the bridge {} already; name another bridge", other.id, other.bridge),
+            ));
+        }
+        self.bridges.insert(definition.id.clone(), Bridge::new(definition.clone())?);
+        Ok(())
+    }
+
+    /// Makes the bridge unless it stands, with the containers that live on it; says whether there was something to do.
+    fn raise(&mut self, netlink: &Netlink, network: &str) -> Result<bool> {
+        let others: Vec<Ipv4Net> = self.bridges.iter().filter(|(id, _)| *id != network).filter_map(|(_, bridge)| bridge.subnet()).collect();
+        let bridge = self.bridges.get_mut(network).ok_or_else(|| unknown(network))?;
+        if bridge.stands(netlink)? {
+            return Ok(false);
+        }
+        let live: Vec<&Attachment> = self.live.values().filter(|attachment| attachment.network == network).collect();
+        bridge.raise(netlink, &others, live.iter().map(|attachment| attachment.address.addr()))?;
+        let index = bridge.up().map_or(0, |up| up.index);
+        for attachment in live {
+            // Ports of a bridge that was deleted by hand have lost it; one that is gone with its container is no error.
+            if let Some(link) = netlink.link_index(&attachment.host_link)? {
+                netlink.enslave(link, index)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn standing(&mut self, network: &str) -> Result<(&BridgeNetwork, &mut Up)> {
+        let Bridge { definition, up } = self.bridges.get_mut(network).ok_or_else(|| unknown(network))?;
+        let up = up.as_mut().ok_or_else(|| Error::internal(format!("the bridge of network {network} vanished")))?;
+        Ok((definition, up))
+    }
+
+    fn release(&mut self, network: &str, address: Ipv4Addr, ports: &[BoundPort]) {
+        if let Some(up) = self.bridges.get_mut(network).and_then(Bridge::up_mut) {
+            up.ipam.release(address);
         }
         self.ports.release(ports);
     }
 }
 
-/// Makes the veth pair with one end in the namespace, and gives that end its address and default route.
-fn connect(attachment: &Attachment, bridge_index: u32) -> Result<()> {
-    let host = Netlink::open()?;
-    let namespace = netns::open(&attachment.netns)?;
-    let inside = Netlink::open_in(&attachment.netns)?;
-    let pair = LinkKind::Veth { peer: "eth0", peer_netns: &namespace, peer_mac: attachment.mac, bridge: bridge_index };
-    let index =
-        host.create_link(&attachment.host_link, &pair).map_err(|err| err.context(format!("connect container {}", attachment.container)))?;
-    let configure = || {
-        host.set_up(index)?;
-        let eth0 = inside.link_index("eth0")?.ok_or_else(|| Error::internal("eth0 vanished from the container's network namespace"))?;
-        inside.add_address(eth0, attachment.address)?;
-        inside.set_up(eth0)?;
-        inside.add_default_route(attachment.gateway)
-    };
-    configure().inspect_err(|_| log_undo(delete_link(&attachment.host_link)))
+fn key(attachment: &Attachment) -> (String, String) {
+    (attachment.container.clone(), attachment.network.clone())
 }
 
-fn delete_link(name: &str) -> Result<()> {
-    match Netlink::open()?.delete_link(name) {
-        Err(err) if err.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
-/// An undo step that fails must not hide the error it undoes, but must be told.
-fn log_undo(result: Result<()>) {
-    if let Err(err) = result {
-        tracing::warn!("undoing a failed network operation: {err}");
-    }
-}
-
-/// Interface names have at most 15 bytes; eleven hex digits of the id make a clash improbable, and a clash is an error, not a mix-up.
-fn host_link_name(container: &str) -> String {
-    let digits: String = container.chars().filter(char::is_ascii_alphanumeric).take(11).collect();
-    format!("veth{digits}")
+fn unknown(network: &str) -> Error {
+    Error::not_found(format!("network {network} not found"))
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rcontainerd_types::{Error, ErrorKind, Result};
 use rustix::io::Errno;
@@ -18,7 +19,13 @@ type Key = (Protocol, IpAddr, u16);
 #[derive(Default)]
 pub struct Reservations {
     held: HashMap<Key, Held>,
+    /// What was given back a moment ago, and when.
+    left: HashMap<Key, Instant>,
 }
+
+/// How long a port that was given back may still be taken: by a process that was just being forked when the socket was closed and has it,
+/// too, until it executes something.
+const LAST_GASP: Duration = Duration::from_secs(1);
 
 struct Held {
     owner: String,
@@ -53,8 +60,12 @@ impl Reservations {
     }
 
     pub fn release(&mut self, ports: &[BoundPort]) {
+        let now = Instant::now();
+        self.left.retain(|_, since| now < *since + LAST_GASP);
         for port in ports {
-            self.held.remove(&key(port));
+            if self.held.remove(&key(port)).is_some() {
+                self.left.insert(key(port), now);
+            }
         }
     }
 
@@ -86,10 +97,24 @@ impl Reservations {
                 rcontainerd_types::id::short(other)
             )));
         }
-        let socket = hold(protocol, ip, port).map_err(|err| err.context(format!("failed to bind host port {ip}:{port}/{protocol}")))?;
+        let socket =
+            self.hold_again(protocol, ip, port).map_err(|err| err.context(format!("failed to bind host port {ip}:{port}/{protocol}")))?;
         let port = if port == 0 { local_port(&socket)? } else { port };
         self.held.insert((protocol, ip, port), Held { owner: owner.to_owned(), _socket: Some(socket) });
         Ok(port)
+    }
+
+    /// As [`hold`]; waits for a port that is just being given back.
+    fn hold_again(&self, protocol: Protocol, ip: IpAddr, port: u16) -> Result<OwnedFd> {
+        let since = self.left.iter().filter(|((p, _, left), _)| (*p, *left) == (protocol, port)).map(|(_, since)| *since).max();
+        loop {
+            match hold(protocol, ip, port) {
+                Err(err) if err.kind() == ErrorKind::Conflict && since.is_some_and(|since| since.elapsed() < LAST_GASP) => {}
+                outcome => return outcome,
+            }
+            // Nothing tells of another process's execve(2).
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
     /// Who holds the port on this address, or on all addresses.
@@ -152,7 +177,24 @@ mod tests {
         let again = ports.reserve("b", &[request(Some((port, port)))]).expect_err("taken");
         assert!(again.message().contains("port is already allocated"), "{again}");
         ports.release(&bound);
-        assert!(std::net::TcpListener::bind(address).is_ok());
+        // Taken as a container takes it: what another test is just forking has the socket, too, for a moment.
+        ports.reserve("b", &[request(Some((port, port)))]).expect("free again");
+    }
+
+    #[test]
+    fn a_port_that_a_fork_still_has_is_waited_for() {
+        let mut ports = Reservations::default();
+        let bound = ports.reserve("a", &[request(None)]).expect("a free port");
+        let port = bound[0].host_port;
+        let Some(Held { _socket: Some(socket), .. }) = ports.held.values().next() else { panic!("nothing is held") };
+        let inherited = socket.try_clone().expect("clone");
+        ports.release(&bound);
+        let executes = std::thread::spawn(move || {
+            std::thread::park_timeout(Duration::from_millis(100));
+            drop(inherited);
+        });
+        ports.reserve("a", &[request(Some((port, port)))]).expect("free in a moment");
+        executes.join().expect("joined");
     }
 
     #[test]

@@ -1,19 +1,24 @@
-//! A blob's bytes, through broken lines: each new attempt goes on where the last one stopped.
+//! A blob's bytes in order, through broken lines; where one line is slow, by several ranges at once.
+//!
+//! A line alone is the rule: on a fast network a second one gains nothing. When what is left would take longer than `Limits::patience`
+//! at the rate so far, the line is cut short and the rest comes in ranges, a few at a time; each waits in memory for its turn. The rate
+//! is that of the network alone: a receiver that is slow (a busy disk) gains nothing from more lines.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rcontainerd_types::{Descriptor, Error, ErrorKind, Result};
-use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Method, Response, StatusCode};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::config::Limits;
-use crate::http::{Answer, Session};
-use crate::repository::seconds;
+use crate::http::Session;
+use crate::line::{Line, Source};
 
-/// Attempts in all, however much each brings.
-const ATTEMPTS_MAX: u32 = 100;
+/// The rate is judged when the network has been waited for so long.
+const JUDGED_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub enum Chunk {
@@ -24,24 +29,27 @@ pub enum Chunk {
 
 /// One blob on its way. Not more bytes than the descriptor says are ever given; their digest is for the receiver to check.
 pub struct BlobStream {
-    sessions: Vec<Arc<Session>>,
-    current: usize,
-    blob: Descriptor,
+    source: Source,
     /// Bytes given so far, those before the first call included.
     offset: u64,
-    /// Bytes to drop because the server does not know ranges.
-    skip: u64,
-    body: Option<Response>,
-    pause: Option<Duration>,
-    /// Failures since the last byte, and in all.
-    failures: u32,
-    failures_in_all: u32,
-    limits: Limits,
+    line: Line,
+    /// What comes after the line, in order.
+    parts: VecDeque<Part>,
+    /// First byte that no part has been asked for.
+    unasked: u64,
+    /// Where the line began, and the time that was spent waiting for it.
+    first: u64,
+    waited: Duration,
+    judged: bool,
 }
 
 impl BlobStream {
     pub(crate) fn new(sessions: Vec<Arc<Session>>, blob: Descriptor, offset: u64, limits: Limits) -> Self {
-        Self { sessions, current: 0, blob, offset, skip: 0, body: None, pause: None, failures: 0, failures_in_all: 0, limits }
+        let size = blob.size;
+        let source = Source { sessions, blob, limits };
+        let line = Line::new(source.clone(), offset.min(size)..size);
+        let judged = limits.ranges < 2;
+        Self { source, offset, line, parts: VecDeque::new(), unasked: size, first: offset, waited: Duration::ZERO, judged }
     }
 
     /// Bytes given so far, those before the stream began included.
@@ -55,119 +63,104 @@ impl BlobStream {
     /// `DataLoss` when the registry has another size than the manifest says; else as the last attempt failed.
     pub async fn next(&mut self) -> Result<Option<Chunk>> {
         loop {
-            if self.offset == self.blob.size {
+            if self.offset == self.source.blob.size {
                 return Ok(None);
             }
-            let Some(body) = &mut self.body else {
-                if let Some(pause) = self.pause.take() {
-                    tokio::time::sleep(pause).await;
-                }
-                match self.open().await {
-                    Ok(response) => self.body = Some(response),
-                    Err(err) => return self.failed(err).map(Some),
-                }
-                continue;
+            self.ask();
+            let begun = Instant::now();
+            let read = if self.line.next_offset() == self.offset { self.line.read().await } else { Ok(None) };
+            self.waited += begun.elapsed();
+            let chunk = match read? {
+                Some(chunk) => Some(chunk),
+                None => self.next_of_parts().await?,
             };
-            let chunk = tokio::time::timeout(self.limits.stall_timeout, body.chunk()).await;
-            match chunk {
-                Ok(Ok(Some(bytes))) => {
-                    if let Some(bytes) = self.accept(bytes)? {
-                        return Ok(Some(Chunk::Data(bytes)));
-                    }
+            match &chunk {
+                Some(Chunk::Data(bytes)) => {
+                    self.offset += bytes.len() as u64;
+                    self.judge();
+                    return Ok(chunk);
                 }
-                Ok(Ok(None)) => return self.failed(self.broken("the registry closed the connection early")).map(Some),
-                Ok(Err(err)) => return self.failed(self.broken(&format!("the connection broke: {err}"))).map(Some),
-                Err(_) => return self.failed(self.broken(&format!("no byte for {:?}", self.limits.stall_timeout))).map(Some),
+                Some(Chunk::Retrying(_)) => return Ok(chunk),
+                // A part ended, or there are none any more.
+                None => {}
             }
         }
     }
 
-    /// Counts bytes in, drops those already given.
-    fn accept(&mut self, mut bytes: Bytes) -> Result<Option<Bytes>> {
-        let dropped = self.skip.min(bytes.len() as u64);
-        self.skip -= dropped;
-        bytes = bytes.split_off(usize::try_from(dropped).unwrap_or(bytes.len()));
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        if self.offset + bytes.len() as u64 > self.blob.size {
-            return Err(self.lies(&format!("is longer than the {} bytes that its manifest says", self.blob.size)));
-        }
-        self.offset += bytes.len() as u64;
-        self.failures = 0;
-        Ok(Some(bytes))
-    }
-
-    /// Decides what a failure means: another attempt, another endpoint, or the end.
-    fn failed(&mut self, err: Error) -> Result<Chunk> {
-        self.body = None;
-        self.failures += 1;
-        self.failures_in_all += 1;
-        let passing = matches!(err.kind(), ErrorKind::Unavailable | ErrorKind::ResourceExhausted);
-        if passing && self.failures < self.limits.attempts && self.failures_in_all < ATTEMPTS_MAX {
-            tracing::debug!(blob = %self.blob.digest, error = %err, "blob interrupted");
-            let pause = self.limits.pause(self.failures);
-            self.pause = Some(pause);
-            return Ok(Chunk::Retrying(seconds(pause)));
-        }
-        if self.current + 1 < self.sessions.len() && !self.sessions[self.current + 1].endpoint.is_plain_fallback {
-            self.current += 1;
-            self.failures = 0;
-            return Ok(Chunk::Retrying(0));
-        }
-        Err(err)
-    }
-
-    async fn open(&mut self) -> Result<Response> {
-        self.settle().await?;
-        let session = Arc::clone(&self.sessions[self.current]);
-        let url = session.url(&format!("blobs/{}", self.blob.digest))?;
-        let mut headers = HeaderMap::new();
-        if self.offset > 0 {
-            let range = HeaderValue::from_str(&format!("bytes={}-", self.offset)).expect("digits are valid in a header");
-            headers.insert(RANGE, range);
-        }
-        let answer = session.send(&Method::GET, &url, &headers, 1).await?;
-        match answer.response.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT => self.begin(answer),
-            _ => Err(session.refusal(&Method::GET, &url, answer).await),
-        }
-    }
-
-    /// Moves to the first endpoint that answers.
-    async fn settle(&mut self) -> Result<()> {
-        loop {
-            match self.sessions[self.current].ready().await {
-                Ok(()) => return Ok(()),
-                Err(_) if self.current + 1 < self.sessions.len() => self.current += 1,
-                Err(err) => return Err(err),
+    /// From the first part; `None` when it has given all it had.
+    async fn next_of_parts(&mut self) -> Result<Option<Chunk>> {
+        let Some(part) = self.parts.front_mut() else { return Ok(None) };
+        match part.chunks.recv().await {
+            Some(Ok(chunk)) => Ok(Some(chunk)),
+            None => {
+                self.parts.pop_front();
+                Ok(None)
             }
-        }
-    }
-
-    /// Checks what the head of the answer says against what was asked for.
-    fn begin(&mut self, answer: Answer) -> Result<Response> {
-        let response = answer.response;
-        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
-        self.skip = if partial { 0 } else { self.offset };
-        if partial {
-            let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            if !range.starts_with(&format!("bytes {}-", self.offset)) {
-                return Err(self.lies(&format!("came as range {range:?} when bytes from {} on were asked for", self.offset)));
+            Some(Err(err)) if err.kind() == ErrorKind::Unsupported => {
+                // One line after all, from here on.
+                self.parts.clear();
+                self.unasked = self.source.blob.size;
+                self.line = Line::new(self.source.clone(), self.offset..self.source.blob.size);
+                Ok(None)
             }
-        }
-        let expected = self.blob.size - (self.offset - self.skip);
-        match response.content_length() {
-            Some(length) if length != expected => Err(self.lies(&format!("has {length} bytes where its manifest says {expected}"))),
-            _ => Ok(response),
+            Some(Err(err)) => Err(err),
         }
     }
 
-    fn broken(&self, why: &str) -> Error {
-        Error::new(ErrorKind::Unavailable, format!("fetch {}: {why} after {} of {} bytes", self.blob.digest, self.offset, self.blob.size))
+    /// Cuts the line short when it is too slow for what is left.
+    fn judge(&mut self) {
+        let limits = &self.source.limits;
+        let left = self.source.blob.size - self.offset;
+        if self.judged || self.waited < JUDGED_AFTER.min(limits.patience) {
+            return;
+        }
+        self.judged = true;
+        if left < 2 * limits.range_size {
+            return;
+        }
+        let rate = (self.offset - self.first) as f64 / self.waited.as_secs_f64().max(f64::EPSILON);
+        if left as f64 > rate * limits.patience.as_secs_f64() {
+            self.line.shorten(self.offset + limits.range_size);
+            self.unasked = (self.offset + limits.range_size).min(self.source.blob.size);
+        }
     }
 
-    fn lies(&self, why: &str) -> Error {
-        Error::new(ErrorKind::DataLoss, format!("blob {} from the registry {why}", self.blob.digest))
+    /// Keeps the ranges under way that may be; the line counts as one while it lasts.
+    fn ask(&mut self) {
+        let others = self.source.limits.ranges.saturating_sub(1).max(1);
+        while self.unasked < self.source.blob.size && self.parts.len() < others {
+            let end = (self.unasked + self.source.limits.range_size).min(self.source.blob.size);
+            let line = Line::part(self.source.clone(), self.unasked..end, self.line.session());
+            self.parts.push_back(Part::start(line));
+            self.unasked = end;
+        }
+    }
+}
+
+/// A range that is fetched ahead of its turn, by a task that ends with it.
+struct Part {
+    chunks: mpsc::UnboundedReceiver<Result<Chunk, Error>>,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    fn start(mut line: Line) -> Self {
+        // As many bytes as the range has: that is the bound.
+        let (sender, chunks) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            while let Some(read) = line.read().await.transpose() {
+                let failed = read.is_err();
+                if sender.send(read).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { chunks, task }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }

@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rcontainerd_types::{Error, Result};
+
+use crate::{endpoint, proxy};
+
 /// Settings of the whole client.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
@@ -12,7 +16,40 @@ pub struct RegistryConfig {
     pub mirrors: Vec<String>,
     /// Directories with one directory per `host[:port]`: `ca.crt`, `*.cert` + `*.key`, `hosts.toml`.
     pub host_dirs: Vec<PathBuf>,
+    /// Absent: the variables `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` of the process decide.
+    pub proxies: Option<Proxies>,
+    /// Whether a pull also brings what refers to the image: signatures, lists of parts, attestations.
+    pub referrers: bool,
     pub limits: Limits,
+}
+
+/// Proxies for all registries but those on loopback.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// URL of the proxy for plain http.
+    pub http: Option<String>,
+    /// URL of the proxy for https, spoken to by CONNECT.
+    pub https: Option<String>,
+    /// Hosts reached directly, as in `NO_PROXY`: names with all below them, addresses, ranges, separated by commas.
+    pub none_for: Option<String>,
+}
+
+impl RegistryConfig {
+    /// Finds out what would only fail with the first pull.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a mirror or proxy that is no URL, an insecure registry that is no `host[:port]` or range.
+    pub fn check(&self) -> Result<()> {
+        for mirror in &self.mirrors {
+            endpoint::parse_url(mirror).map_err(|err| err.context("mirrors"))?;
+        }
+        for registry in &self.insecure_registries {
+            if registry.parse::<ipnet::IpNet>().is_err() && (registry.contains('/') || registry.is_empty()) {
+                return Err(Error::invalid(format!("insecure registry {registry:?}: expected HOST, HOST:PORT or an address range")));
+            }
+        }
+        proxy::of(self.proxies.as_ref()).map(drop)
+    }
 }
 
 impl Default for RegistryConfig {
@@ -21,6 +58,8 @@ impl Default for RegistryConfig {
             insecure_registries: Vec::new(),
             mirrors: Vec::new(),
             host_dirs: ["/etc/rcontainerd/certs.d", "/etc/docker/certs.d"].map(PathBuf::from).to_vec(),
+            proxies: None,
+            referrers: false,
             limits: Limits::default(),
         }
     }
@@ -39,6 +78,12 @@ pub struct Limits {
     /// Pause before the second attempt; doubles each time.
     pub first_pause: Duration,
     pub longest_pause: Duration,
+    /// A blob whose rest would take longer than that at the rate so far comes in several ranges at once.
+    pub patience: Duration,
+    /// Ranges of one blob under way at once; 1 or less: never.
+    pub ranges: usize,
+    /// Bytes of one range, which are in memory until it is their turn.
+    pub range_size: u64,
 }
 
 impl Default for Limits {
@@ -50,6 +95,9 @@ impl Default for Limits {
             attempts: 5,
             first_pause: Duration::from_millis(500),
             longest_pause: Duration::from_secs(10),
+            patience: Duration::from_secs(2),
+            ranges: 4,
+            range_size: 4 << 20,
         }
     }
 }

@@ -1,37 +1,63 @@
 //! Which URLs stand for a registry's name, in the order to try them: mirrors, then the registry itself.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use rcontainerd_types::{Error, Result, reference::DEFAULT_DOMAIN};
 use reqwest::Url;
+use reqwest::header::HeaderMap;
 
 use crate::config::RegistryConfig;
+use crate::hosts;
 use crate::tls::TlsFiles;
 
 /// Where docker.io's registry really answers.
-const DOCKER_HUB: &str = "https://registry-1.docker.io";
+pub(crate) const DOCKER_HUB: &str = "https://registry-1.docker.io";
 
 /// One way to reach a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     /// Ends in `/v2/` (unless a hosts.toml overrides the path).
     pub base: Url,
     pub tls: TlsFiles,
+    /// Sent with every request to this host, and to no other (hosts.toml, `header`).
+    pub headers: HeaderMap,
+    pub connect_timeout: Option<Duration>,
     /// The registry that the reference names: the only one that sees the caller's credentials.
     pub is_registry: bool,
-    pub can_resolve: bool,
+    pub can: Capabilities,
+    /// Tells a mirror that serves several registries which of them is meant: the query parameter `ns`.
+    pub namespace: Option<String>,
     /// Tried when the one before it does not speak TLS.
     pub is_plain_fallback: bool,
 }
 
+/// What a host may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Capabilities {
+    /// Manifests and blobs by digest.
+    pub pull: bool,
+    /// What a tag stands for.
+    pub resolve: bool,
+    pub push: bool,
+}
+
+impl Capabilities {
+    pub(crate) const ALL: Self = Self { pull: true, resolve: true, push: true };
+}
+
 /// The endpoints of `domain` (`docker.io`, `localhost:5000`).
 pub(crate) fn endpoints(config: &RegistryConfig, domain: &str) -> Result<Vec<Endpoint>> {
-    let dirs: Vec<PathBuf> = config.host_dirs.iter().flat_map(|dir| [dir.join(domain), dir.join(domain.replace(':', "_") + "_")]).collect();
+    let named: Vec<PathBuf> =
+        config.host_dirs.iter().flat_map(|dir| [dir.join(domain), dir.join(domain.replace(':', "_") + "_")]).collect();
+    let fallback = config.host_dirs.iter().map(|dir| dir.join("_default"));
+    // What is said of this very host counts before what is said of all.
+    let dirs: Vec<PathBuf> = if named.iter().any(|dir| dir.is_dir()) { named } else { fallback.collect() };
     for dir in &dirs {
         let file = dir.join("hosts.toml");
         match std::fs::read_to_string(&file) {
-            Ok(text) => return from_hosts_toml(&text, domain, dir).map_err(|err| err.context(file.display())),
+            Ok(text) => return hosts::parse(&text, domain, dir).map_err(|err| err.context(file.display())),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {}
             Err(err) => return Err(Error::io(format!("read {}", file.display()), err)),
         }
@@ -46,7 +72,7 @@ pub(crate) fn endpoints(config: &RegistryConfig, domain: &str) -> Result<Vec<End
         return docker_hub(config, tls);
     }
     let secure = endpoint(&format!("https://{domain}"), tls.clone())?;
-    let insecure = is_loopback(domain) || config.insecure_registries.iter().any(|listed| listed == domain);
+    let insecure = is_loopback(domain) || is_listed(&config.insecure_registries, domain);
     if !insecure || !tls.authorities.is_empty() {
         return Ok(vec![secure]);
     }
@@ -59,97 +85,72 @@ pub(crate) fn endpoints(config: &RegistryConfig, domain: &str) -> Result<Vec<End
 fn docker_hub(config: &RegistryConfig, tls: TlsFiles) -> Result<Vec<Endpoint>> {
     let mut endpoints = Vec::new();
     for mirror in &config.mirrors {
-        let host = parse_url(mirror)?.host_str().unwrap_or_default().to_owned();
-        let unverified = config.insecure_registries.iter().any(|listed| listed.split(':').next() == Some(&host));
-        endpoints.push(Endpoint { is_registry: false, ..endpoint(mirror, TlsFiles { unverified, ..TlsFiles::default() })? });
+        let unverified = is_listed(&config.insecure_registries, &authority(&parse_url(mirror)?));
+        let can = Capabilities { push: false, ..Capabilities::ALL };
+        endpoints.push(Endpoint { is_registry: false, can, ..endpoint(mirror, TlsFiles { unverified, ..TlsFiles::default() })? });
     }
     endpoints.push(endpoint(DOCKER_HUB, tls)?);
     Ok(endpoints)
 }
 
-fn endpoint(url: &str, tls: TlsFiles) -> Result<Endpoint> {
+pub(crate) fn endpoint(url: &str, tls: TlsFiles) -> Result<Endpoint> {
     let mut base = parse_url(url)?;
     let path = format!("{}/v2/", base.path().trim_end_matches('/'));
     base.set_path(&path);
-    Ok(Endpoint { base, tls, is_registry: true, can_resolve: true, is_plain_fallback: false })
+    Ok(Endpoint {
+        base,
+        tls,
+        headers: HeaderMap::new(),
+        connect_timeout: None,
+        is_registry: true,
+        can: Capabilities::ALL,
+        namespace: None,
+        is_plain_fallback: false,
+    })
 }
 
-fn parse_url(url: &str) -> Result<Url> {
+/// # Errors
+/// When it is no URL, or one of another kind, or carries a password: those of files are read by whoever reads the file.
+pub(crate) fn parse_url(url: &str) -> Result<Url> {
     match Url::parse(url) {
+        Ok(parsed) if !parsed.username().is_empty() || parsed.password().is_some() => {
+            let host = parsed.host_str().unwrap_or_default();
+            Err(Error::invalid(format!("registry URL of {host}: a user name or password in it is not used: log in instead")))
+        }
         Ok(parsed) if matches!(parsed.scheme(), "http" | "https") && parsed.has_host() => Ok(parsed),
         Ok(_) => Err(Error::invalid(format!("registry URL {url:?}: expected http:// or https:// and a host"))),
         Err(err) => Err(Error::invalid(format!("registry URL {url:?}: {err}"))),
     }
 }
 
-/// `localhost` and loopback addresses, with or without port.
-fn is_loopback(domain: &str) -> bool {
-    let host = match domain.strip_prefix('[') {
+/// `host` or `host:port`, the port if it is not the scheme's own.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// The host of `host[:port]`, brackets of IPv6 addresses off.
+fn host_of(domain: &str) -> &str {
+    match domain.strip_prefix('[') {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => domain.split(':').next().unwrap_or(domain),
-    };
+    }
+}
+
+/// `localhost` and loopback addresses, with or without port.
+pub(crate) fn is_loopback(domain: &str) -> bool {
+    let host = host_of(domain);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// containerd's hosts.toml: `server`, and `[host."URL"]` tables in order of preference.
-fn from_hosts_toml(text: &str, domain: &str, dir: &Path) -> Result<Vec<Endpoint>> {
-    let file: toml::Table = text.parse().map_err(|err: toml::de::Error| Error::invalid(err.message().to_owned()))?;
-    let mut server = None;
-    let mut endpoints = Vec::new();
-    let mut own = toml::Table::new();
-    for (key, value) in &file {
-        match (key.as_str(), value) {
-            ("server", toml::Value::String(url)) => server = Some(url.clone()),
-            ("host", toml::Value::Table(hosts)) => {
-                for (url, settings) in hosts {
-                    let settings = settings.as_table().ok_or_else(|| Error::invalid(format!("host {url:?} is not a table")))?;
-                    endpoints.push(Endpoint { is_registry: false, ..host_entry(url, settings, dir)? });
-                }
-            }
-            _ => {
-                own.insert(key.clone(), value.clone());
-            }
-        }
-    }
-    let hub = if domain == DEFAULT_DOMAIN { DOCKER_HUB.to_owned() } else { format!("https://{domain}") };
-    endpoints.push(host_entry(&server.unwrap_or(hub), &own, dir)?);
-    Ok(endpoints)
-}
-
-fn host_entry(url: &str, settings: &toml::Table, dir: &Path) -> Result<Endpoint> {
-    let url = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
-    let mut found = endpoint(&url, TlsFiles::default())?;
-    for (key, value) in settings {
-        match (key.as_str(), value) {
-            ("capabilities", toml::Value::Array(list)) => {
-                found.can_resolve = list.iter().any(|item| item.as_str() == Some("resolve"));
-            }
-            ("skip_verify", toml::Value::Boolean(skip)) => found.tls.unverified = *skip,
-            ("override_path", toml::Value::Boolean(true)) => {
-                let path = format!("{}/", parse_url(&url)?.path().trim_end_matches('/'));
-                found.base.set_path(&path);
-            }
-            ("override_path", toml::Value::Boolean(false)) => {}
-            ("ca", value) => found.tls.authorities = strings(value).iter().map(|path| dir.join(path)).collect(),
-            ("client", value) => {
-                found.tls.client = match &strings(value)[..] {
-                    [certificate, key] => Some((dir.join(certificate), dir.join(key))),
-                    _ => return Err(Error::invalid(format!("host {url:?}: client must be [\"CERTIFICATE\", \"KEY\"]"))),
-                };
-            }
-            _ => return Err(Error::unsupported(format!("host {url:?}: setting {key:?} is not supported"))),
-        }
-    }
-    Ok(found)
-}
-
-/// A string, a list of strings, or containerd's list with one list in it.
-fn strings(value: &toml::Value) -> Vec<String> {
-    match value {
-        toml::Value::String(one) => vec![one.clone()],
-        toml::Value::Array(list) => list.iter().flat_map(strings).collect(),
-        _ => Vec::new(),
-    }
+/// Whether the list has `host[:port]` itself, or an address range (`10.0.0.0/8`) that its address lies in.
+fn is_listed(list: &[String], domain: &str) -> bool {
+    let address = host_of(domain).parse::<IpAddr>().ok();
+    let within = |listed: &String| match (listed.parse::<ipnet::IpNet>(), address) {
+        (Ok(range), Some(address)) => range.contains(&address),
+        _ => listed == domain,
+    };
+    list.iter().any(within)
 }
 
 #[cfg(test)]
@@ -198,19 +199,27 @@ mod tests {
     }
 
     #[test]
-    fn hosts_toml_keeps_its_order_and_refuses_what_it_does_not_know() {
-        let dir = tempfile::tempdir().expect("dir");
-        let host = dir.path().join("example.org");
-        std::fs::create_dir(&host).expect("dir");
-        let config = RegistryConfig { host_dirs: vec![dir.path().to_owned()], ..RegistryConfig::default() };
-        let text = "server = \"https://real.example.org\"\n[host.\"https://z.example\"]\ncapabilities = [\"pull\"]\nca = \"own.pem\"\n[host.\"http://a.example/x\"]\noverride_path = true\n";
-        std::fs::write(host.join("hosts.toml"), text).expect("write");
-        let found = endpoints(&config, "example.org").expect("endpoints");
-        let urls: Vec<&str> = found.iter().map(|endpoint| endpoint.base.as_str()).collect();
-        assert_eq!(urls, ["https://z.example/v2/", "http://a.example/x/", "https://real.example.org/v2/"]);
-        assert_eq!(found.iter().map(|e| (e.is_registry, e.can_resolve)).collect::<Vec<_>>(), [(false, false), (false, true), (true, true)]);
-        assert_eq!(found[0].tls.authorities, [host.join("own.pem")]);
-        std::fs::write(host.join("hosts.toml"), "[host.\"https://z\"]\nfrobnicate = 1\n").expect("write");
-        assert!(endpoints(&config, "example.org").expect_err("refused").message().contains("frobnicate"));
+    fn ranges_of_addresses_may_be_insecure_and_names_are_not_addresses() {
+        let config = RegistryConfig { insecure_registries: vec!["10.1.0.0/16".into(), "fd00::/8".into()], ..no_files() };
+        for inside in ["10.1.2.3:5000", "10.1.0.1", "[fd00::1]:5000"] {
+            assert_eq!(urls(&config, inside).len(), 2, "{inside}");
+        }
+        for outside in ["10.2.0.1", "10.1.2.3.example.org", "[fe80::1]"] {
+            assert_eq!(urls(&config, outside).len(), 1, "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_trusted_blindly_only_where_that_was_chosen() {
+        let unverified = |insecure: &str| {
+            let config =
+                RegistryConfig { mirrors: vec!["https://m.example:444".into()], insecure_registries: vec![insecure.into()], ..no_files() };
+            endpoints(&config, "docker.io").expect("endpoints")[0].tls.unverified
+        };
+        assert!(unverified("m.example:444"));
+        assert!(!unverified("m.example"), "another port is another registry");
+        let err =
+            endpoints(&RegistryConfig { mirrors: vec!["https://u:secret@m".into()], ..no_files() }, "docker.io").expect_err("refused");
+        assert!(!err.message().contains("secret"), "{err}");
     }
 }

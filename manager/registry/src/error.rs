@@ -20,7 +20,18 @@ struct Entry {
     message: String,
 }
 
-/// The request never got an answer.
+/// The request never got an answer. With a proxy (`host:port`), it is the proxy that was not reached.
+pub(crate) fn transport_by(proxy: Option<&str>, method: &Method, url: &Url, err: &reqwest::Error) -> Error {
+    let cause = root_cause(err);
+    // What the registry's certificate lacks is not the proxy's fault.
+    let is_its_own = err.is_connect() && !["ertificate", "BadSignature", "UnknownIssuer"].iter().any(|tls| cause.contains(tls));
+    match proxy.filter(|_| is_its_own) {
+        Some(proxy) => Error::new(ErrorKind::Unavailable, format!("{}: proxyconnect tcp: {proxy}: {cause}", request(method, url))),
+        None => transport(method, url, err),
+    }
+}
+
+/// As [`transport_by`], without a proxy.
 pub(crate) fn transport(method: &Method, url: &Url, err: &reqwest::Error) -> Error {
     let cause = root_cause(err);
     let host = url.host_str().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The registry client: resolve a reference to a manifest, fetch blobs. It knows nothing of the store.
+//! The registry client: resolve a reference to a manifest, fetch blobs, push both. It knows nothing of the store.
 //!
 //! ```text
 //! Reference ─endpoints→ [mirror…, registry] ─ping, auth→ Repository ─manifest→ Document ─choose→ Manifest ─blob→ chunks
@@ -13,9 +13,14 @@ mod challenge;
 mod config;
 mod endpoint;
 mod error;
+mod hosts;
 mod http;
+mod line;
 pub mod manifest;
+mod proxy;
+mod push;
 mod repository;
+mod search;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tls;
@@ -23,6 +28,8 @@ mod token;
 
 pub use auth::Credentials;
 pub use blob::{BlobStream, Chunk};
-pub use config::{Limits, RegistryConfig};
-pub use manifest::{Document, Index, Manifest};
+pub use config::{Limits, Proxies, RegistryConfig};
+pub use manifest::{Artifact, Document, Index, Manifest};
+pub use push::{Pusher, Upload};
 pub use repository::{Fetched, Registry, Repository};
+pub use search::Match;

@@ -14,6 +14,8 @@ pub const LAYERS_MAX: usize = 500;
 const ENTRIES_MAX: usize = 4096;
 /// How deep an index may lead to further indexes.
 pub const INDEX_DEPTH_MAX: usize = 4;
+/// What is of such a type is meant as a layer, known or not.
+const LAYER_FAMILIES: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
 /// What an index calls manifests that are not images but statements about them.
 const ATTESTATION: &str = "vnd.docker.reference.type";
 
@@ -21,6 +23,16 @@ const ATTESTATION: &str = "vnd.docker.reference.type";
 pub enum Document {
     Index(Index),
     Manifest(Manifest),
+    Artifact(Artifact),
+}
+
+/// A manifest that is no image (image-spec 1.1, "Guidelines for Artifact Usage"): to be carried whole, not to be run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// `artifactType`, or the type of its config.
+    pub kind: String,
+    pub config: Descriptor,
+    pub blobs: Vec<Descriptor>,
 }
 
 /// One manifest per platform.
@@ -44,13 +56,14 @@ struct Raw {
     config: Option<Descriptor>,
     layers: Option<Vec<Descriptor>>,
     manifests: Option<Vec<Descriptor>>,
+    artifact_type: Option<String>,
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
 /// Reads a document; `sent_as` is the media type that the registry or the descriptor gave. Also gives the type that it is.
 ///
 /// # Errors
-/// `InvalidArgument` for what is malformed, ambiguous or too large, `Unsupported` for schema 1, artifacts and foreign layers.
+/// `InvalidArgument` for what is malformed, ambiguous or too large, `Unsupported` for schema 1 and for images with foreign layers.
 pub fn parse(sent_as: Option<&str>, bytes: &[u8]) -> Result<(String, Document)> {
     if bytes.len() > MANIFEST_MAX {
         return Err(invalid(&format!("{} bytes are more than the {MANIFEST_MAX} allowed", bytes.len())));
@@ -67,7 +80,7 @@ pub fn parse(sent_as: Option<&str>, bytes: &[u8]) -> Result<(String, Document)> 
     let media_type = agreed_type(sent_as, &raw)?;
     let document = match raw.manifests {
         Some(manifests) => Document::Index(index(manifests)?),
-        None => Document::Manifest(manifest(raw.config, raw.layers)?),
+        None => manifest(raw.config, raw.layers, raw.artifact_type)?,
     };
     Ok((media_type, document))
 }
@@ -96,22 +109,27 @@ fn index(manifests: Vec<Descriptor>) -> Result<Index> {
     Ok(Index { manifests })
 }
 
-fn manifest(config: Option<Descriptor>, layers: Option<Vec<Descriptor>>) -> Result<Manifest> {
+fn manifest(config: Option<Descriptor>, layers: Option<Vec<Descriptor>>, kind: Option<String>) -> Result<Document> {
     let config = config.ok_or_else(|| invalid("it has neither config nor manifests"))?;
-    if !media_type::is_config(&config.media_type) {
-        return Err(Error::unsupported(format!(
-            "not an image: its config is of type {:?} (an artifact for another tool)",
-            config.media_type
-        )));
-    }
     let layers = layers.ok_or_else(|| invalid("it has no layers"))?;
     if layers.len() > LAYERS_MAX {
         return Err(invalid(&format!("{} layers are more than the {LAYERS_MAX} allowed", layers.len())));
     }
+    if !media_type::is_config(&config.media_type) {
+        let kind = kind.unwrap_or_else(|| config.media_type.clone());
+        return Ok(Document::Artifact(Artifact { kind, config, blobs: layers }));
+    }
+    // Signatures and attestations have an image's config for the sake of old registries, and no layer.
+    if let Some(first) = layers.first()
+        && !layers.iter().any(|layer| LAYER_FAMILIES.iter().any(|family| layer.media_type.starts_with(family)))
+    {
+        let kind = kind.unwrap_or_else(|| first.media_type.clone());
+        return Ok(Document::Artifact(Artifact { kind, config, blobs: layers }));
+    }
     for layer in &layers {
         check_layer(layer)?;
     }
-    Ok(Manifest { config, layers })
+    Ok(Document::Manifest(Manifest { config, layers }))
 }
 
 fn check_layer(layer: &Descriptor) -> Result<()> {
@@ -206,7 +224,20 @@ mod tests {
         assert!(refusal(None, &foreign).contains("foreign layer"));
         let mut artifact = image();
         artifact["config"]["mediaType"] = json!("application/vnd.cncf.helm.config.v1+json");
-        assert!(refusal(None, &artifact).contains("not an image"));
+        artifact["layers"][0]["mediaType"] = json!("application/vnd.cncf.helm.chart.content.v1.tar+gzip");
+        let kind = |value: &Value| match parse(None, value.to_string().as_bytes()) {
+            Ok((_, Document::Artifact(artifact))) => artifact.kind,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(kind(&artifact), "application/vnd.cncf.helm.config.v1+json");
+        let mut signature = image();
+        signature["layers"][0]["mediaType"] = json!("application/vnd.dev.cosign.simplesigning.v1+json");
+        assert_eq!(kind(&signature), "application/vnd.dev.cosign.simplesigning.v1+json");
+        signature["artifactType"] = json!("application/x.mine");
+        assert_eq!(kind(&signature), "application/x.mine");
+        let mut unknown = image();
+        unknown["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+brotli");
+        assert!(refusal(None, &unknown).contains("unknown type"));
         assert!(refusal(None, &json!({"schemaVersion": 1, "fsLayers": []})).contains("schema version 1"));
         let mut tall = image();
         tall["layers"] = json!(vec![descriptor(media_type::OCI_LAYER); LAYERS_MAX + 1]);

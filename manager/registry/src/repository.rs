@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Reference, Result, media_type};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::auth::Credentials;
@@ -13,13 +13,16 @@ use crate::blob::BlobStream;
 use crate::config::RegistryConfig;
 use crate::endpoint;
 use crate::error;
-use crate::http::{Session, read_limited};
+use crate::http::{Purpose, Session, read_limited};
 use crate::manifest::{self, Document, MANIFEST_MAX};
 
 const DIGEST_HEADER: &str = "docker-content-digest";
 const TAG_PAGE_MAX: usize = 4 << 20;
 /// Most tags that we list of one repository.
 const TAGS_MAX: usize = 100_000;
+
+/// Most referrers that we list of one manifest.
+const REFERRERS_MAX: usize = 10_000;
 
 /// The client; cheap to clone.
 #[derive(Clone, Debug)]
@@ -37,10 +40,22 @@ impl Registry {
     /// # Errors
     /// When the files that describe the host are malformed.
     pub fn repository(&self, reference: &Reference, credentials: &Credentials) -> Result<Repository> {
-        let endpoints = endpoint::endpoints(&self.config, reference.domain())?;
-        let session = |endpoint| Session::new(&self.config, endpoint, reference, credentials).map(Arc::new);
-        let sessions = endpoints.into_iter().map(session).collect::<Result<_>>()?;
+        let sessions = self.sessions(reference, credentials, Purpose::Pull)?;
         Ok(Repository { config: Arc::clone(&self.config), reference: reference.clone(), sessions })
+    }
+
+    pub(crate) fn sessions(&self, reference: &Reference, credentials: &Credentials, purpose: Purpose) -> Result<Vec<Arc<Session>>> {
+        let endpoints = endpoint::endpoints(&self.config, reference.domain())?;
+        let session = |endpoint| Session::new(&self.config, endpoint, reference, credentials, purpose).map(Arc::new);
+        endpoints.into_iter().map(session).collect()
+    }
+
+    pub(crate) fn config(&self) -> &RegistryConfig {
+        &self.config
+    }
+
+    pub(crate) fn limits(&self) -> crate::Limits {
+        self.config.limits
     }
 }
 
@@ -68,7 +83,7 @@ impl Repository {
     /// When no endpoint answers.
     pub async fn peek(&self, tag: &str) -> Result<Option<Digest>> {
         let mut last = None;
-        for session in self.sessions.iter().filter(|session| session.endpoint.can_resolve) {
+        for session in self.sessions.iter().filter(|session| session.endpoint.can.resolve) {
             match session.ready().await {
                 Ok(()) => return Self::peek_at(session, tag).await,
                 Err(err) => last = Some(err),
@@ -106,7 +121,7 @@ impl Repository {
         let mut last = None;
         let mut registry_answered = false;
         for session in &self.sessions {
-            let skipped = (digest.is_none() && !session.endpoint.can_resolve) || (session.endpoint.is_plain_fallback && registry_answered);
+            let skipped = !may_serve(session, digest.is_none()) || (session.endpoint.is_plain_fallback && registry_answered);
             if skipped {
                 continue;
             }
@@ -155,10 +170,16 @@ impl Repository {
     /// `NotFound` when there is no such repository.
     pub async fn tags(&self) -> Result<Vec<String>> {
         let mut last = None;
-        for session in self.sessions.iter().filter(|session| session.endpoint.is_registry) {
-            match session.ready().await {
-                Ok(()) => return self.tags_at(session).await,
-                Err(err) => last = Some(err),
+        for session in self.sessions.iter().filter(|session| session.endpoint.can.resolve) {
+            let listed = match session.ready().await {
+                Ok(()) => self.tags_at(session).await,
+                Err(err) => Err(err),
+            };
+            match listed {
+                // Whether there is such a repository is the registry's to say, not a mirror's.
+                Err(err) if !session.endpoint.is_registry => last = Some(err),
+                Err(err) if err.kind() == ErrorKind::Unavailable => last = Some(err),
+                other => return other,
             }
         }
         last.map_or_else(|| Err(self.nowhere()), Err)
@@ -190,9 +211,71 @@ impl Repository {
         Ok(all)
     }
 
+    /// What refers to the manifest `subject`: signatures, lists of parts, attestations (distribution spec 1.1, "Listing Referrers"), by
+    /// the referrers API or, where that is not known, by the tag that stands for it.
+    ///
+    /// # Errors
+    /// When no endpoint answers; that there are none is an empty list.
+    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let mut last = None;
+        for session in self.sessions.iter().filter(|session| may_serve(session, false)) {
+            let listed = match session.ready().await {
+                Ok(()) => self.referrers_at(session, subject).await,
+                Err(err) => Err(err),
+            };
+            match listed {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => return self.referrers_by_tag(subject).await,
+                Err(err) => last = Some(err),
+            }
+        }
+        last.map_or_else(|| Err(self.nowhere()), Err)
+    }
+
+    /// `None` where the API is not known.
+    async fn referrers_at(&self, session: &Session, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+        let mut all = Vec::new();
+        let mut next = Some(session.url(&format!("referrers/{subject}"))?);
+        while let Some(url) = next {
+            let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX))]);
+            let answer = session.send(&Method::GET, &url, &headers, self.config.limits.attempts).await?;
+            match answer.response.status() {
+                status if status.is_success() => {}
+                StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => return Ok(None),
+                _ => return Err(session.refusal(&Method::GET, &url, answer).await),
+            }
+            next = next_page(&url, &answer.response).filter(|next| next.origin() == url.origin() && *next != url);
+            let bytes = read_limited(answer.response, MANIFEST_MAX).await?;
+            match manifest::parse(Some(media_type::OCI_INDEX), &bytes)? {
+                (_, Document::Index(index)) => all.extend(index.manifests),
+                _ => return Err(Error::invalid(format!("{}: not a list of referrers", error::request(&Method::GET, &url)))),
+            }
+            if all.len() > REFERRERS_MAX {
+                return Err(Error::invalid(format!("{subject} has more than {REFERRERS_MAX} referrers")));
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// `sha256-<hex>` is an index of them (distribution spec, "Referrers Tag Schema").
+    async fn referrers_by_tag(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let tag = format!("{}-{}", subject.algorithm().as_str(), subject.hex());
+        match self.manifest_by_tag(&tag).await {
+            Ok(Fetched { document: Document::Index(index), .. }) => Ok(index.manifests),
+            Ok(_) => Ok(Vec::new()),
+            Err(err) if err.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(err) => Err(err),
+        }
+    }
+
     fn nowhere(&self) -> Error {
         Error::new(ErrorKind::Unavailable, format!("no endpoint of {} may resolve names (hosts.toml)", self.reference.domain()))
     }
+}
+
+/// Whether the endpoint may be asked for manifests, by tag or by digest.
+fn may_serve(session: &Session, by_tag: bool) -> bool {
+    if by_tag { session.endpoint.can.resolve } else { session.endpoint.can.pull || session.endpoint.can.resolve }
 }
 
 /// Checks digest, size and type of what came, then reads it.
@@ -226,7 +309,7 @@ fn accept_manifests() -> HeaderMap {
     headers
 }
 
-fn content_digest(response: &Response) -> Option<Digest> {
+pub(crate) fn content_digest(response: &Response) -> Option<Digest> {
     response.headers().get(DIGEST_HEADER)?.to_str().ok()?.parse().ok()
 }
 

@@ -14,10 +14,17 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct TlsFiles {
     pub authorities: Vec<PathBuf>,
-    /// Certificate and key to show when asked.
-    pub client: Option<(PathBuf, PathBuf)>,
+    /// To show when asked.
+    pub client: Option<ClientCertificate>,
     /// The user chose to trust whoever answers.
     pub unverified: bool,
+}
+
+/// PEM files; both may be the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClientCertificate {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl TlsFiles {
@@ -28,9 +35,11 @@ impl TlsFiles {
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(err) => return Err(Error::io(format!("read {}", dir.display()), err)),
         };
+        let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+        let mut paths = paths.map_err(|err| Error::io(format!("read {}", dir.display()), err))?;
+        paths.sort();
         let mut files = Self::default();
-        for entry in entries {
-            let path = entry.map_err(|err| Error::io(format!("read {}", dir.display()), err))?.path();
+        for path in paths {
             match path.extension().and_then(|extension| extension.to_str()) {
                 Some("crt") => files.authorities.push(path),
                 Some("cert") => {
@@ -38,12 +47,18 @@ impl TlsFiles {
                     if !key.exists() {
                         return Err(Error::invalid(format!("client certificate {} lacks its key {}", path.display(), key.display())));
                     }
-                    files.client = Some((path, key));
+                    files.client.get_or_insert(ClientCertificate { certificate: path, key });
+                }
+                Some("key") if !path.with_extension("cert").exists() => {
+                    return Err(Error::invalid(format!(
+                        "key {} lacks its certificate {}",
+                        path.display(),
+                        path.with_extension("cert").display()
+                    )));
                 }
                 _ => {}
             }
         }
-        files.authorities.sort();
         Ok(files)
     }
 }
@@ -60,9 +75,9 @@ pub(crate) fn client_config(files: &TlsFiles) -> Result<ClientConfig> {
         builder.with_root_certificates(roots(&files.authorities)?)
     };
     let mut config = match &files.client {
-        Some((certificate, key)) => builder
-            .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
-            .map_err(|err| Error::invalid(format!("client certificate {}: {err}", certificate.display())))?,
+        Some(client) => builder
+            .with_client_auth_cert(certificates(&client.certificate)?, private_key(&client.key)?)
+            .map_err(|err| Error::invalid(format!("client certificate {}: {err}", client.certificate.display())))?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];

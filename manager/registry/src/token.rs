@@ -24,6 +24,8 @@ pub(crate) struct Token {
     pub secret: String,
     /// When to ask for another.
     pub renew_at: Instant,
+    /// To be kept in the password's place, where one was asked for and given.
+    pub refresh: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +34,8 @@ struct Answer {
     token: String,
     #[serde(default)]
     access_token: String,
+    #[serde(default)]
+    refresh_token: String,
     /// Seconds.
     #[serde(default)]
     expires_in: u64,
@@ -42,7 +46,8 @@ struct Answer {
 pub(crate) struct Realm {
     pub url: Url,
     pub service: Option<String>,
-    pub scope: String,
+    /// Empty for a mere login, which asks for a refresh token instead.
+    pub scopes: Vec<String>,
 }
 
 impl Realm {
@@ -50,7 +55,7 @@ impl Realm {
     ///
     /// # Errors
     /// When the realm is no URL, or would carry credentials in the clear although the registry speaks TLS.
-    pub(crate) fn from_challenge(challenge: &Challenge, registry: &Url, repository: &str) -> Result<Self> {
+    pub(crate) fn from_challenge(challenge: &Challenge, registry: &Url, scopes: Vec<String>) -> Result<Self> {
         let parameter = |name: &str| challenge.parameters.get(name).cloned();
         let realm = parameter("realm").unwrap_or_default();
         let bad = |why: &str| Error::new(ErrorKind::Unavailable, format!("registry {registry}: token realm {realm:?} {why}"));
@@ -61,19 +66,28 @@ impl Realm {
         if registry.scheme() == "https" && url.scheme() != "https" {
             return Err(bad("is plain http although the registry speaks https: credentials are not sent there"));
         }
-        Ok(Self { url, service: parameter("service"), scope: format!("repository:{repository}:pull") })
+        Ok(Self { url, service: parameter("service"), scopes })
     }
 
-    /// Fetches a token, by OAuth2 for a refresh token, else by GET with the user's name and password if there are any.
+    /// Fetches a token: by OAuth2 for a refresh token, else by GET with the user's name and password if there are any, else, where the
+    /// service knows no GET, by OAuth2 with them.
     ///
     /// # Errors
-    /// `Unauthenticated` when the credentials are refused, `Unavailable` when the service does not answer sensibly.
+    /// `Unauthenticated` when the credentials are refused, `ResourceExhausted` and `Unavailable` when the service does not answer sensibly.
     pub(crate) async fn fetch(&self, client: &Client, credentials: &Credentials) -> Result<Token> {
         let asked = Instant::now();
-        let (method, response) = match credentials {
-            Credentials::IdentityToken(refresh) => (Method::POST, self.exchange(client, refresh).await?),
+        let (mut method, mut response) = match credentials {
+            Credentials::IdentityToken(refresh) => {
+                (Method::POST, self.post(client, &[("grant_type", "refresh_token"), ("refresh_token", refresh)]).await?)
+            }
             _ => (Method::GET, self.get(client, credentials).await?),
         };
+        if let Credentials::Basic { username, password } = credentials
+            && matches!(response.status(), StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+        {
+            method = Method::POST;
+            response = self.post(client, &[("grant_type", "password"), ("username", username), ("password", password)]).await?;
+        }
         let status = response.status();
         let body = read_limited(response, ANSWER_MAX).await.map_err(|err| err.context(error::request(&method, &self.url)))?;
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) {
@@ -81,8 +95,11 @@ impl Realm {
             return Err(Error::new(ErrorKind::Unauthenticated, told));
         }
         if !status.is_success() {
-            let told = format!("{}: unexpected status from token service: {status}", error::request(&method, &self.url));
-            return Err(Error::new(ErrorKind::Unavailable, told));
+            let kind = if status == StatusCode::TOO_MANY_REQUESTS { ErrorKind::ResourceExhausted } else { ErrorKind::Unavailable };
+            return Err(Error::new(
+                kind,
+                format!("{}: unexpected status from token service: {status}", error::request(&method, &self.url)),
+            ));
         }
         self.read(&method, &body, asked)
     }
@@ -94,9 +111,14 @@ impl Realm {
             if let Some(service) = &self.service {
                 query.append_pair("service", service);
             }
-            query.append_pair("scope", &self.scope);
+            for scope in &self.scopes {
+                query.append_pair("scope", scope);
+            }
             if let Credentials::Basic { username, .. } = credentials {
                 query.append_pair("account", username);
+            }
+            if self.scopes.is_empty() {
+                query.append_pair("client_id", CLIENT_ID).append_pair("offline_token", "true");
             }
         }
         let mut request = client.get(url).header(ACCEPT, "application/json");
@@ -106,15 +128,18 @@ impl Realm {
         request.send().await.map_err(|err| error::transport(&Method::GET, &self.url, &err))
     }
 
-    async fn exchange(&self, client: &Client, refresh: &str) -> Result<Response> {
+    /// Secrets go in the body, never into the URL: URLs are logged.
+    async fn post(&self, client: &Client, grant: &[(&str, &str)]) -> Result<Response> {
         let mut form = self.url.clone();
-        form.query_pairs_mut()
-            .clear()
-            .append_pair("grant_type", "refresh_token")
-            .append_pair("service", self.service.as_deref().unwrap_or_default())
-            .append_pair("client_id", CLIENT_ID)
-            .append_pair("scope", &self.scope)
-            .append_pair("refresh_token", refresh);
+        {
+            let mut pairs = form.query_pairs_mut();
+            pairs.clear().extend_pairs(grant).append_pair("service", self.service.as_deref().unwrap_or_default());
+            pairs.append_pair("client_id", CLIENT_ID);
+            match self.scopes.is_empty() {
+                true => pairs.append_pair("access_type", "offline"),
+                false => pairs.append_pair("scope", &self.scopes.join(" ")),
+            };
+        }
         let body = form.query().unwrap_or_default().to_owned();
         let request = client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body);
         request.send().await.map_err(|err| error::transport(&Method::POST, &self.url, &err))
@@ -128,7 +153,8 @@ impl Realm {
             return Err(bad("the token service gave no token"));
         }
         let lifetime = if answer.expires_in == 0 { DEFAULT_LIFETIME } else { Duration::from_secs(answer.expires_in.min(86_400)) };
-        Ok(Token { secret, renew_at: asked + lifetime - MARGIN.min(lifetime / 2) })
+        let refresh = Some(answer.refresh_token).filter(|refresh| !refresh.is_empty());
+        Ok(Token { secret, renew_at: asked + lifetime - MARGIN.min(lifetime / 2), refresh })
     }
 }
 
@@ -138,7 +164,7 @@ mod tests {
 
     fn realm(registry: &str, realm: &str) -> Result<Realm> {
         let challenge = crate::challenge::parse_all([format!("Bearer realm=\"{realm}\",service=\"s\"").as_str()].into_iter());
-        Realm::from_challenge(&challenge[0], &Url::parse(registry).expect("url"), "a/b")
+        Realm::from_challenge(&challenge[0], &Url::parse(registry).expect("url"), vec!["repository:a/b:pull".to_owned()])
     }
 
     #[test]
@@ -146,7 +172,7 @@ mod tests {
         assert!(realm("https://r.example/v2/", "http://r.example/token").expect_err("refused").message().contains("plain http"));
         assert!(realm("https://r.example/v2/", "ftp://x").is_err());
         assert!(realm("https://r.example/v2/", "").is_err());
-        assert_eq!(realm("https://r.example/v2/", "https://auth.example/t").expect("fine").scope, "repository:a/b:pull");
+        assert_eq!(realm("https://r.example/v2/", "https://auth.example/t").expect("fine").scopes, ["repository:a/b:pull"]);
         assert!(realm("http://127.0.0.1:5000/v2/", "http://127.0.0.1:5001/t").is_ok());
     }
 

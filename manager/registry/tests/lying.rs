@@ -4,27 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use rcontainerd_registry::testing::{Reply, Request, Server};
-use rcontainerd_registry::{Chunk, Credentials, Limits, Registry, RegistryConfig, Repository};
+use rcontainerd_registry::testing::{Reply, Request, Server, quick};
+use rcontainerd_registry::{Chunk, Credentials, Registry, RegistryConfig, Repository};
 use rcontainerd_types::{Descriptor, Digest, ErrorKind, Reference, Result, media_type};
 
 const BYTES: &[u8] = &[7; 100_000];
 
-fn config() -> RegistryConfig {
-    let limits = Limits {
-        stall_timeout: Duration::from_millis(300),
-        answer_timeout: Duration::from_secs(2),
-        attempts: 3,
-        first_pause: Duration::from_millis(5),
-        longest_pause: Duration::from_millis(20),
-        ..Limits::default()
-    };
-    RegistryConfig { host_dirs: Vec::new(), limits, ..RegistryConfig::default() }
-}
-
 fn repository(server: &Server, credentials: &Credentials) -> Repository {
     let reference: Reference = format!("{}/app:1", server.authority()).parse().expect("reference");
-    Registry::new(config()).repository(&reference, credentials).expect("repository")
+    Registry::new(quick()).repository(&reference, credentials).expect("repository")
 }
 
 fn blob() -> Descriptor {
@@ -143,6 +131,21 @@ async fn passing_failures_are_tried_again_lasting_ones_not() {
 }
 
 #[tokio::test]
+async fn a_registry_that_limits_its_rate_is_given_the_time_it_asks_for() {
+    let busy = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"slow down"}]}"#;
+    let server = blob_server(move |_, n| if n == 0 { Reply::new(429, busy).header("Retry-After", 1) } else { Reply::new(200, BYTES) });
+    let started = Instant::now();
+    assert_eq!(read(&repository(&server, &Credentials::Anonymous)).await.expect("second attempt").1, 1);
+    assert!(started.elapsed() >= Duration::from_secs(1), "asked again after {:?}", started.elapsed());
+
+    let server = blob_server(move |_, _| Reply::new(429, busy).header("Retry-After", 3600));
+    let err = read(&repository(&server, &Credentials::Anonymous)).await.expect_err("not in our time");
+    assert_eq!(err.kind(), ErrorKind::ResourceExhausted);
+    assert!(err.message().contains("slow down") && err.message().contains("try again in 3600 s"), "{err}");
+    assert_eq!(server.seen().iter().filter(|request| request.path.contains("/blobs/")).count(), 1, "no use to ask again");
+}
+
+#[tokio::test]
 async fn a_redirect_never_sees_the_credentials() {
     let storage = Arc::new(Server::start(|_| Reply::new(200, BYTES)));
     let target = storage.authority();
@@ -209,7 +212,7 @@ async fn mirrors_are_asked_first_without_credentials_and_fall_back() {
         "/v2/" => Reply::new(200, "{}"),
         _ => Reply::new(404, ""),
     });
-    let config = RegistryConfig { mirrors: vec![format!("http://{}", mirror.authority())], ..config() };
+    let config = RegistryConfig { mirrors: vec![format!("http://{}", mirror.authority())], ..quick() };
     let reference: Reference = "busybox:1".parse().expect("reference");
     let repository = Registry::new(config).repository(&reference, &basic()).expect("repository");
     // The registry itself cannot be reached from here: the mirror's answer is not the last word, the registry's failure is.

@@ -60,6 +60,16 @@ async fn plain_http_on_loopback_in_both_formats() {
 }
 
 #[tokio::test]
+async fn a_mirror_lists_tags_too() {
+    let mirror = RealRegistry::start(Auth::Open, false);
+    mirror.push(&layout(), "one", "library/app:1", "oci");
+    let config = RegistryConfig { mirrors: vec![format!("http://{}", mirror.authority())], ..no_files() };
+    let reference: Reference = "app".parse().expect("reference");
+    let repository = Registry::new(config).repository(&reference, &Credentials::Anonymous).expect("repository");
+    assert_eq!(repository.tags().await.expect("tags"), ["1"]);
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_told_in_dockers_words() {
     let registry = RealRegistry::start(Auth::Open, false);
     registry.push(&layout(), "one", "app:1", "oci");

@@ -126,6 +126,12 @@ pub fn entry_names(path: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Names this boot of the kernel; another one every time (random(4), boot_id).
+pub fn boot_id() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    Ok(std::fs::read_to_string(path).map_err(failed("read", path))?.trim().to_owned())
+}
+
 /// Carries an error through an `io` interface (`Write`, `Read`) without losing what kind it was.
 pub fn into_io(err: Error) -> io::Error {
     let kind = match err.kind() {

@@ -11,7 +11,7 @@ use crate::content::{BLOBS, BlobRow, CONTENT};
 use crate::fs;
 use crate::image::{DOCUMENT_MAX, Document, is_document};
 use crate::metadata::WriteTx;
-use crate::records::{CONTAINERS, IMAGES};
+use crate::records::{CONTAINER_LINKS, IMAGES};
 use crate::snapshot::{Kind, SNAPSHOTS, SnapshotRecord};
 use crate::store::Store;
 
@@ -57,22 +57,27 @@ impl Store {
         }
         self.check_blobs(options, &mut report)?;
         self.check_snapshots(options, &mut report)?;
-        self.check_references(&mut report)?;
+        self.check_images(&mut report)?;
         Ok(report)
     }
 
     fn check_blobs(&self, options: &FsckOptions, report: &mut FsckReport) -> Result<()> {
+        // Reading all blobs takes its time: nobody waits for that, and what was seen is looked at again below.
+        let suspects = self.suspects(options)?;
         let publishing = self.content_files().hold_publishing();
         let (rows, seen) = self.metadata().read(|tx| Ok((tx.list(BLOBS)?, tx.keys(CONTENT, "")?)))?;
         let mut bad = Vec::new();
-        for (name, row) in &rows {
-            let digest: Digest = name.parse()?;
-            if let Some(observed) = self.blob_damage(&digest, row, options)? {
-                let remedy = if options.repair { "pull or load its image again" } else { REPAIR };
-                report.add(Severity::Broken, format!("content {digest}"), observed, "images that use it cannot be unpacked", remedy);
-                report.refetch.push(digest.clone());
-                bad.push(digest);
+        for (digest, observed) in suspects {
+            // Removed since, or removed and fetched anew.
+            let row = self.metadata().read(|tx| tx.get(BLOBS, &digest.to_string()))?;
+            let damage = row.map(|row| self.blob_damage(&digest, &row, options)).transpose()?;
+            if damage.flatten().is_none() {
+                continue;
             }
+            let remedy = if options.repair { "pull or load its image again" } else { REPAIR };
+            report.add(Severity::Broken, format!("content {digest}"), observed, "images that use it cannot be unpacked", remedy);
+            report.refetch.push(digest.clone());
+            bad.push(digest);
         }
         let known: BTreeSet<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
         for orphan in self.content_files().files()?.into_iter().filter(|digest| !known.contains(digest.to_string().as_str())) {
@@ -101,6 +106,15 @@ impl Store {
         Ok(())
     }
 
+    fn suspects(&self, options: &FsckOptions) -> Result<Vec<(Digest, String)>> {
+        let mut suspects = Vec::new();
+        for (name, row) in self.metadata().read(|tx| tx.list(BLOBS))? {
+            let digest: Digest = name.parse()?;
+            suspects.extend(self.blob_damage(&digest, &row, options)?.map(|observed| (digest, observed)));
+        }
+        Ok(suspects)
+    }
+
     fn blob_damage(&self, digest: &Digest, row: &BlobRow, options: &FsckOptions) -> Result<Option<String>> {
         let path = self.content_files().blob_path(digest);
         match std::fs::metadata(&path) {
@@ -123,7 +137,9 @@ impl Store {
         for backend in self.backends() {
             let records: BTreeMap<String, SnapshotRecord> = backend.records()?.into_iter().collect();
             for (full_key, record) in &records {
-                if !backend.dir(record.dir).join("fs").is_dir() {
+                let lost = !backend.dir(record.dir).join("fs").is_dir();
+                // A removal takes the record first.
+                if lost && self.metadata().read(|tx| tx.get(SNAPSHOTS, full_key))?.is_some_and(|now| now.dir == record.dir) {
                     report.add(
                         Severity::Broken,
                         format!("snapshot {full_key}"),
@@ -146,23 +162,19 @@ impl Store {
                     );
                 }
             }
-            self.check_snapshot_dirs(backend, &records, options, report)?;
+            self.check_snapshot_dirs(backend, options, report)?;
         }
         Ok(())
     }
 
-    fn check_snapshot_dirs(
-        &self,
-        backend: &crate::snapshot::Shared,
-        records: &BTreeMap<String, SnapshotRecord>,
-        options: &FsckOptions,
-        report: &mut FsckReport,
-    ) -> Result<()> {
-        let known: BTreeSet<u64> = records.values().map(|record| record.dir).collect();
-        for name in fs::entry_names(backend.root())? {
-            // A directory above the last number that was given out at open may be one in the making.
-            let owned = name.parse::<u64>().is_ok_and(|number| known.contains(&number) || backend.in_the_making(number));
-            if owned || name.starts_with("check-") {
+    fn check_snapshot_dirs(&self, backend: &crate::snapshot::Shared, options: &FsckOptions, report: &mut FsckReport) -> Result<()> {
+        backend.remove_leftover();
+        let busy = |name: &str| name.starts_with("check-") || name.parse().is_ok_and(|number| backend.is_busy(number));
+        let names: Vec<String> = fs::entry_names(backend.root())?.into_iter().filter(|name| !busy(name)).collect();
+        // After the look at who is busy: what was being made then has its record now, what was being removed is gone.
+        let known: BTreeSet<String> = backend.records()?.into_iter().map(|(_, record)| record.dir.to_string()).collect();
+        for name in names.into_iter().filter(|name| !known.contains(name)) {
+            if !backend.root().join(&name).exists() || busy(&name) {
                 continue;
             }
             let subject = format!("{} directory {name}", backend.name());
@@ -174,29 +186,55 @@ impl Store {
         Ok(())
     }
 
-    fn check_references(&self, report: &mut FsckReport) -> Result<()> {
-        let (images, containers) = self.metadata().read(|tx| Ok((tx.list(IMAGES)?, tx.list(CONTAINERS)?)))?;
-        for (key, image) in images {
+    /// Images that lack parts.
+    fn check_images(&self, report: &mut FsckReport) -> Result<()> {
+        for (key, image) in self.metadata().read(|tx| tx.list(IMAGES))? {
             let namespace = key.split('/').next().unwrap_or_default();
-            if let Some(observed) = self.image_damage(namespace, &image.target)? {
+            let Some(observed) = self.image_damage(namespace, &image.target)? else { continue };
+            // Its content goes after the image has gone.
+            if self.metadata().read(|tx| tx.get(IMAGES, &key))?.is_some_and(|now| now.target == image.target) {
                 let subject = format!("image {} (namespace {namespace})", image.name);
                 report.add(Severity::Broken, subject, observed, "containers cannot be made of it", "pull or load it again");
             }
         }
-        for (key, container) in containers.into_iter().filter(|(_, container)| !container.snapshot_key.is_empty()) {
+        Ok(())
+    }
+
+    /// Containers whose snapshot is gone: (namespace, id, snapshot). Whoever removes a container removes one before the other, so what is
+    /// told here may be on its way out.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn containers_without_snapshot(&self) -> Result<Vec<(String, String, String)>> {
+        let mut lacking = Vec::new();
+        for (key, container) in self.metadata().read(|tx| tx.list(CONTAINER_LINKS))? {
+            if container.snapshot_key.is_empty() {
+                continue;
+            }
             let namespace = key.split('/').next().unwrap_or_default();
-            let snapshots = self.snapshotter(namespace, &container.snapshotter)?;
-            match snapshots.stat(&container.snapshot_key) {
+            match self.snapshotter(namespace, &container.snapshotter)?.stat(&container.snapshot_key) {
                 Ok(_) => {}
                 Err(err) if err.kind() == ErrorKind::NotFound => {
-                    let observed = format!("its snapshot {:?} is gone", container.snapshot_key);
-                    let subject = format!("container {} (namespace {namespace})", container.id);
-                    report.add(Severity::Broken, subject, observed, "it cannot start again", "remove the container");
+                    lacking.push((namespace.to_owned(), container.id, container.snapshot_key));
                 }
                 Err(err) => return Err(err),
             }
         }
-        Ok(())
+        Ok(lacking)
+    }
+
+    /// Names of a namespace's images that lack parts, or whose manifests cannot be read.
+    ///
+    /// # Errors
+    /// When the database or a file cannot be read.
+    pub fn damaged_images(&self, namespace: &str) -> Result<Vec<String>> {
+        let mut damaged = Vec::new();
+        for image in self.images(namespace).list()? {
+            if self.image_damage(namespace, &image.target)?.is_some() {
+                damaged.push(image.name);
+            }
+        }
+        Ok(damaged)
     }
 
     /// An index needs one manifest that is here, a manifest that is here needs its config and its layers.

@@ -3,12 +3,16 @@
 //! ```text
 //! image → target → (documents' children, containerd.io/gc.ref.content*) → config → its layers' snapshots (ChainIDs)
 //! container → snapshot → parent …      lease → content, snapshots, ingests      gc.ref.snapshot.<snapshotter>* → snapshot
+//! whatever a blob or snapshot names by gc.bref.* → that blob or snapshot
 //! ```
-//! Mark and sweep happen in one transaction: nobody can take a reference in between. What has just arrived and is not referenced yet
-//! is kept for a grace period; a pull holds a lease besides.
+//! Labels count in their own namespace only. A lease or an image whose `gc.expire` has passed keeps nothing; such an image goes.
+//! What has just arrived and is not referenced yet is kept for a grace period; a pull holds a lease besides.
+//!
+//! Marking reads one view of the database while others write. The sweep goes in short transactions, and each looks first at what has
+//! changed since the last look ([`Metadata::touched_before`]): it is kept with all that it leads to. So whatever took a reference while
+//! the collection ran has it, and nobody waits for a walk over the whole store.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,22 +20,27 @@ use rcontainerd_types::{Digest, Error, ErrorKind, Result};
 
 use crate::content::{CONTENT, ContentRecord};
 use crate::descriptor::Descriptor;
-use crate::fs;
 use crate::image::{DOCUMENT_MAX, Document, diff_ids, is_document};
-use crate::metadata::{Labels, WriteTx};
-use crate::records::{CONTAINERS, IMAGES, LEASES};
-use crate::snapshot::{SNAPSHOTS, SnapshotRecord};
+use crate::metadata::{Durability, Followed, Labels, Metadata, ReadTx, Touched, WriteTx};
+use crate::records::{CONTAINER_LINKS, ContainerLinks, IMAGES, ImageRecord, LEASES, LeaseRecord};
+use crate::snapshot::{Removal, SNAPSHOTS, SnapshotRecord};
 use crate::store::Store;
-use crate::unpack::chain_ids;
+use crate::unpack::{IN_PROGRESS, chain_ids};
 
 const ROOT_LABEL: &str = "containerd.io/gc.root";
 const CONTENT_LABEL: &str = "containerd.io/gc.ref.content";
 const SNAPSHOT_LABEL: &str = "containerd.io/gc.ref.snapshot.";
+pub(crate) const EXPIRE_LABEL: &str = "containerd.io/gc.expire";
+/// Of a lease: what it names is kept, not what that leads to.
+const FLAT_LABEL: &str = "containerd.io/gc.flat";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GcOptions {
     /// What was made or changed so recently is kept, referenced or not.
     pub grace: Duration,
+    /// The only namespace that the grace is for; `None`: all. Clients of containerd hold what they need by leases and count on the rest to
+    /// go at once.
+    pub graced: Option<&'static str>,
     /// Unfinished ingests that nothing was added to for so long are thrown away.
     pub ingest_age: Duration,
     /// Only tell.
@@ -40,7 +49,7 @@ pub struct GcOptions {
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(3600), ingest_age: Duration::from_secs(7 * 24 * 3600), dry_run: false }
+        Self { grace: Duration::from_secs(3600), graced: None, ingest_age: Duration::from_secs(7 * 24 * 3600), dry_run: false }
     }
 }
 
@@ -59,76 +68,175 @@ pub struct GcReport {
     pub snapshot_bytes: u64,
 }
 
-/// Everything that can be collected or refer to something, as one transaction sees it.
+/// What of the unreferenced is meant.
+struct Choice<'a> {
+    /// Namespace and last change: counts as referenced.
+    fresh: &'a dyn Fn(&str, Timestamp) -> bool,
+    content: &'a dyn Fn(&str, &Digest) -> bool,
+    /// By full key.
+    snapshot: &'a dyn Fn(&str) -> bool,
+    dry_run: bool,
+}
+
+/// Records that one transaction of the sweep removes: what another writer waits for it at most.
+const STEP: usize = 256;
+/// How often a collection begins anew because more has changed than is remembered.
+const ATTEMPTS: usize = 3;
+
+/// What a transaction has let go of, and what is to be removed from disk therefore.
+#[derive(Default)]
+struct Swept {
+    report: GcReport,
+    files: Vec<Digest>,
+    dirs: Vec<Removal>,
+}
+
+/// Something that may go, in the order of going.
+enum Candidate {
+    /// By full key. Children before their parents.
+    Snapshot(String),
+    Content(String, Digest),
+}
+
+/// Everything that can be collected or refer to something.
+#[derive(Default)]
 struct State {
     content: BTreeMap<(String, Digest), ContentRecord>,
     /// By full key, `<snapshotter>/<namespace>/<key>`.
     snapshots: BTreeMap<String, SnapshotRecord>,
+    /// What is kept because something else is, which does not know of it.
+    back: BTreeMap<Node, Vec<Node>>,
+    roots: Roots,
+}
+
+/// By full key: all of them, or those that have changed.
+#[derive(Default)]
+struct Roots {
+    images: Vec<(String, ImageRecord)>,
+    containers: Vec<(String, ContainerLinks)>,
+    leases: Vec<(String, LeaseRecord)>,
+}
+
+/// What can be referred to, by namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Node {
+    Content(String, Digest),
+    /// By full key.
+    Snapshot(String),
+    Image(String, String),
+    Container(String, String),
 }
 
 #[derive(Default)]
 struct Marks {
     content: BTreeSet<(String, Digest)>,
     snapshots: BTreeSet<String>,
+    /// Kept for themselves alone: what they lead to may go.
+    flat_content: BTreeSet<(String, Digest)>,
+    flat_snapshots: BTreeSet<String>,
+}
+
+impl Marks {
+    fn keep_content(&self, key: &(String, Digest)) -> bool {
+        self.content.contains(key) || self.flat_content.contains(key)
+    }
+
+    fn keep_snapshot(&self, full_key: &str) -> bool {
+        self.snapshots.contains(full_key) || self.flat_snapshots.contains(full_key)
+    }
 }
 
 impl Store {
-    /// Collects in all namespaces.
+    /// Collects in all namespaces, and takes back from the database what it no longer needs.
     ///
     /// # Errors
     /// `DataLoss` when a document that decides what is referenced cannot be read (then nothing is removed: `fsck` first).
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport> {
-        let publishing = self.content_files().hold_publishing();
-        let (mut report, files, dirs) = self.metadata().write(|tx| self.collect(tx, options))?;
-        for digest in files {
-            fs::remove_file_if_there(&self.content_files().blob_path(&digest))?;
+        let since = Timestamp::now().checked_sub(options.grace).unwrap_or(Timestamp::MIN);
+        let fresh = |namespace: &str, updated: Timestamp| updated >= since && options.graced.is_none_or(|graced| graced == namespace);
+        let all = Choice { fresh: &fresh, content: &|_, _| true, snapshot: &|_| true, dry_run: options.dry_run };
+        let mut report = self.sweep(&all)?;
+        report.ingests = self.stale_ingests(options.ingest_age, options.dry_run, &|_| true)?;
+        if !options.dry_run {
+            self.metadata().compact_if_wasteful()?;
         }
-        drop(publishing);
-        for dir in dirs {
-            fs::remove_tree_if_there(&dir)?;
-        }
-        report.ingests = self.stale_ingests(options)?;
         Ok(report)
     }
 
-    fn collect(&self, tx: &WriteTx<'_>, options: &GcOptions) -> Result<(GcReport, Vec<Digest>, Vec<PathBuf>)> {
-        let state = State::read(tx)?;
+    /// As [`Self::gc`], and of `namespace` as [`Self::gc_namespace`]: for a start, when what an earlier process was just making there is of
+    /// no use to anybody. One walk for both.
+    ///
+    /// # Errors
+    /// As [`Self::gc`].
+    pub fn gc_at_start(&self, namespace: &str, options: &GcOptions) -> Result<GcReport> {
         let since = Timestamp::now().checked_sub(options.grace).unwrap_or(Timestamp::MIN);
-        let marks = Marker { store: self, state: &state, marks: Marks::default() }.run(tx, since)?;
-        let (mut report, mut files, mut dirs) = (GcReport::default(), Vec::new(), Vec::new());
-        for (full_key, record) in state.snapshots.iter().filter(|(key, _)| !marks.snapshots.contains(*key)) {
-            report.snapshot_bytes += record.usage.map_or(0, |usage| usage.size);
-            report.snapshots.push(split_snapshot_key(full_key)?);
-            if !options.dry_run {
-                tx.delete(SNAPSHOTS, full_key)?;
-                dirs.extend(self.snapshot_dir(full_key, record.dir));
-            }
+        let fresh = |other: &str, updated: Timestamp| other != namespace && updated >= since;
+        let mut report = self.sweep(&Choice { fresh: &fresh, content: &|_, _| true, snapshot: &|_| true, dry_run: options.dry_run })?;
+        report.ingests = self.stale_ingests(Duration::ZERO, options.dry_run, &|other| other == namespace)?;
+        report.ingests.extend(self.stale_ingests(options.ingest_age, options.dry_run, &|other| other != namespace)?);
+        if !options.dry_run {
+            self.metadata().compact_if_wasteful()?;
         }
-        for ((namespace, digest), record) in state.content.iter().filter(|(key, _)| !marks.content.contains(key)) {
-            let last = if options.dry_run {
-                !state.content.keys().any(|(other, same)| same == digest && other != namespace)
-            } else {
-                self.content(namespace).delete_in(tx, digest)?
-            };
-            if last {
-                report.content_bytes += record.size;
-            }
-            if last && !options.dry_run {
-                files.push(digest.clone());
-            }
-            report.content.push((namespace.clone(), digest.clone()));
-        }
-        Ok((report, files, dirs))
+        Ok(report)
     }
 
-    fn snapshot_dir(&self, full_key: &str, number: u64) -> Option<PathBuf> {
+    /// Collects all that nothing refers to in one namespace, however fresh, unfinished ingests without a writer too.
+    ///
+    /// # Errors
+    /// As [`Self::gc`].
+    pub fn gc_namespace(&self, namespace: &str, dry_run: bool) -> Result<GcReport> {
+        let of_namespace = |full_key: &str| full_key.split('/').nth(1) == Some(namespace);
+        let here = Choice { fresh: &|_, _| false, content: &|other, _| other == namespace, snapshot: &of_namespace, dry_run };
+        let mut report = self.sweep(&here)?;
+        report.ingests = self.stale_ingests(Duration::ZERO, dry_run, &|other| other == namespace)?;
+        Ok(report)
+    }
+
+    /// Collects of what a lease held that which nothing else refers to, however fresh.
+    ///
+    /// # Errors
+    /// As [`Self::gc`].
+    pub fn gc_held(&self, namespace: &str, held: &LeaseRecord) -> Result<GcReport> {
+        let keys =
+            held.snapshots.iter().flat_map(|(snapshotter, keys)| keys.iter().map(move |key| format!("{snapshotter}/{namespace}/{key}")));
+        let snapshots: BTreeSet<String> = keys.collect();
+        let content: BTreeSet<&Digest> = held.content.iter().collect();
+        self.sweep(&Choice {
+            fresh: &|_, _| false,
+            content: &|other, digest| other == namespace && content.contains(digest),
+            snapshot: &|full_key| snapshots.contains(full_key),
+            dry_run: false,
+        })
+    }
+
+    /// Removes what is chosen of what is not marked.
+    fn sweep(&self, choice: &Choice<'_>) -> Result<GcReport> {
+        for _ in 0..ATTEMPTS {
+            let (state, since) = self.metadata().read_since(None, |tx, _| State::read(tx))?;
+            let marks = self.marker(&state, Marks::default(), false).run(choice.fresh)?;
+            let candidates = state.candidates(&marks, choice);
+            if choice.dry_run {
+                return state.foretell(candidates);
+            }
+            if let Some(report) = (Sweep { store: self, state, marks, since, report: GcReport::default() }).run(&candidates)? {
+                return Ok(report);
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the store changes faster than garbage can be told from what is needed: try again later"))
+    }
+
+    fn marker<'a>(&'a self, state: &'a State, marks: Marks, is_current: bool) -> Marker<'a> {
+        Marker { store: self, state, marks, is_current }
+    }
+
+    fn snapshot_dir(&self, full_key: &str, number: u64) -> Option<Removal> {
         let name = full_key.split('/').next()?;
         let backend = self.backends().iter().find(|backend| backend.name() == name)?;
-        Some(backend.dir(number))
+        Some(Removal::new(backend.hold(number)))
     }
 
-    fn stale_ingests(&self, options: &GcOptions) -> Result<Vec<(String, String)>> {
-        let before = Timestamp::now().checked_sub(options.ingest_age).unwrap_or(Timestamp::MIN);
+    fn stale_ingests(&self, age: Duration, dry_run: bool, chosen: &dyn Fn(&str) -> bool) -> Result<Vec<(String, String)>> {
+        let before = Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN);
         let held: BTreeSet<(String, String)> = self.metadata().read(|tx| {
             let leases = tx.list(LEASES)?.into_iter().filter(|(_, lease)| lease.counts(Timestamp::now()));
             Ok(leases.flat_map(|(key, lease)| lease.ingests.into_iter().map(move |ingest| (namespace_of(&key), ingest))).collect())
@@ -136,14 +244,14 @@ impl Store {
         let mut stale = Vec::new();
         for (namespace, status) in self.content_files().all_ingests()? {
             let name = (namespace, status.key);
-            if status.updated >= before || held.contains(&name) {
+            if !chosen(&name.0) || status.updated >= before || held.contains(&name) {
                 continue;
             }
-            let removed = if options.dry_run { Ok(()) } else { self.content(&name.0).abort(&name.1) };
+            let removed = if dry_run { Ok(()) } else { self.content(&name.0).abort(&name.1) };
             match removed {
                 Ok(()) => stale.push(name),
-                // It has a writer after all.
-                Err(err) if err.kind() == ErrorKind::Unavailable => {}
+                // It has a writer after all, or has become a blob.
+                Err(err) if matches!(err.kind(), ErrorKind::Unavailable | ErrorKind::NotFound) => {}
                 Err(err) => return Err(err),
             }
         }
@@ -151,11 +259,16 @@ impl Store {
     }
 }
 
+/// Whether containerd's date of expiry is there and has passed.
+pub(crate) fn is_expired(labels: &Labels, now: Timestamp) -> bool {
+    labels.get(EXPIRE_LABEL).and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|end| end <= now)
+}
+
 fn namespace_of(key: &str) -> String {
     key.split('/').next().unwrap_or_default().to_owned()
 }
 
-fn split_snapshot_key(full_key: &str) -> Result<(String, String, String)> {
+pub(crate) fn split_snapshot_key(full_key: &str) -> Result<(String, String, String)> {
     let mut parts = full_key.splitn(3, '/').map(str::to_owned);
     match (parts.next(), parts.next(), parts.next()) {
         (Some(snapshotter), Some(namespace), Some(key)) => Ok((snapshotter, namespace, key)),
@@ -163,54 +276,334 @@ fn split_snapshot_key(full_key: &str) -> Result<(String, String, String)> {
     }
 }
 
+/// A collection that has marked, and now removes step by step.
+struct Sweep<'a> {
+    store: &'a Store,
+    state: State,
+    marks: Marks,
+    /// Changes up to here are in `state` and `marks`.
+    since: Followed,
+    report: GcReport,
+}
+
+impl Sweep<'_> {
+    /// `None`: more has changed than is remembered; what has gone until then was garbage all the same.
+    fn run(mut self, candidates: &[Candidate]) -> Result<Option<GcReport>> {
+        let metadata = self.store.metadata();
+        if self.state.roots.images.iter().any(|(_, image)| is_expired(&image.labels, Timestamp::now())) {
+            metadata.write_freeing(Durability::Immediate, drop_expired)?;
+        }
+        for step in candidates.chunks(STEP) {
+            let files = self.store.content_files();
+            let mut publishing = files.hold_publishing();
+            let swept = metadata.write_freeing(Durability::Immediate, |tx| self.step(metadata, tx, step))?;
+            let Some(swept) = swept else { return Ok(None) };
+            swept.files.into_iter().for_each(|digest| files.unlink(&mut publishing, digest));
+            drop(publishing);
+            swept.dirs.into_iter().for_each(Removal::finish);
+            self.report.add(swept.report);
+        }
+        Ok(Some(self.report))
+    }
+
+    fn step(&mut self, metadata: &Metadata, tx: &WriteTx<'_>, candidates: &[Candidate]) -> Result<Option<Swept>> {
+        let (touched, now) = metadata.touched_before(tx, self.since)?;
+        let Some(touched) = touched else { return Ok(None) };
+        let fresh = self.state.follow(tx, &touched)?;
+        self.marks = self.store.marker(&self.state, std::mem::take(&mut self.marks), true).run_changed(&fresh)?;
+        self.since = now;
+        let mut swept = Swept::default();
+        for candidate in candidates {
+            match candidate {
+                Candidate::Snapshot(full_key) => self.snapshot(tx, full_key, &mut swept)?,
+                Candidate::Content(namespace, digest) => self.content(tx, namespace, digest, &mut swept)?,
+            }
+        }
+        Ok(Some(swept))
+    }
+
+    fn snapshot(&self, tx: &WriteTx<'_>, full_key: &str, swept: &mut Swept) -> Result<()> {
+        let Some(record) = self.state.snapshots.get(full_key).filter(|_| !self.marks.keep_snapshot(full_key)) else { return Ok(()) };
+        swept.report.snapshot_bytes += record.usage.map_or(0, |usage| usage.size);
+        swept.report.snapshots.push(split_snapshot_key(full_key)?);
+        tx.delete(SNAPSHOTS, full_key)?;
+        swept.dirs.extend(self.store.snapshot_dir(full_key, record.dir));
+        Ok(())
+    }
+
+    fn content(&self, tx: &WriteTx<'_>, namespace: &str, digest: &Digest, swept: &mut Swept) -> Result<()> {
+        let key = (namespace.to_owned(), digest.clone());
+        let Some(record) = self.state.content.get(&key).filter(|_| !self.marks.keep_content(&key)) else { return Ok(()) };
+        if self.store.content(namespace).delete_in(tx, digest)? {
+            swept.report.content_bytes += record.size;
+            swept.files.push(digest.clone());
+        }
+        swept.report.content.push(key);
+        Ok(())
+    }
+}
+
+fn drop_expired(tx: &WriteTx<'_>) -> Result<()> {
+    for (key, _) in tx.list(IMAGES)?.into_iter().filter(|(_, image)| is_expired(&image.labels, Timestamp::now())) {
+        tx.delete(IMAGES, &key)?;
+    }
+    Ok(())
+}
+
+impl GcReport {
+    /// Given back by blobs and layers.
+    pub fn bytes(&self) -> u64 {
+        self.content_bytes + self.snapshot_bytes
+    }
+
+    fn add(&mut self, more: Self) {
+        self.content.extend(more.content);
+        self.snapshots.extend(more.snapshots);
+        self.ingests.extend(more.ingests);
+        self.content_bytes += more.content_bytes;
+        self.snapshot_bytes += more.snapshot_bytes;
+    }
+}
+
 impl State {
-    fn read(tx: &WriteTx<'_>) -> Result<Self> {
+    fn read(tx: &ReadTx<'_>) -> Result<Self> {
         let mut content = BTreeMap::new();
         for (key, record) in tx.list(CONTENT)? {
-            let (namespace, digest) = key.split_once('/').unwrap_or_default();
-            content.insert((namespace.to_owned(), digest.parse()?), record);
+            content.insert(split_content_key(&key)?, record);
         }
-        Ok(Self { content, snapshots: tx.list(SNAPSHOTS)?.into_iter().collect() })
+        let snapshots: BTreeMap<String, SnapshotRecord> = tx.list(SNAPSHOTS)?.into_iter().collect();
+        let roots = Roots { images: tx.list(IMAGES)?, containers: tx.list(CONTAINER_LINKS)?, leases: tx.list(LEASES)? };
+        let mut state = Self { content, snapshots, back: BTreeMap::new(), roots };
+        state.refer_back();
+        Ok(state)
     }
+
+    fn refer_back(&mut self) {
+        self.back.clear();
+        let of_content = self.content.iter().map(|((namespace, digest), record)| {
+            let child = Node::Content(namespace.clone(), digest.clone());
+            (child, namespace.as_str(), &record.labels)
+        });
+        let of_snapshots = self.snapshots.iter().map(|(full_key, record)| {
+            let namespace = full_key.split('/').nth(1).unwrap_or_default();
+            (Node::Snapshot(full_key.clone()), namespace, &record.labels)
+        });
+        for (child, namespace, labels) in of_content.chain(of_snapshots) {
+            for parent in labels.iter().filter_map(|(label, value)| back_reference(namespace, label, value)) {
+                self.back.entry(parent).or_default().push(child.clone());
+            }
+        }
+    }
+
+    /// Takes over what has changed; gives the roots and things that did, and are there.
+    fn follow(&mut self, tx: &WriteTx<'_>, touched: &[Touched]) -> Result<Changed> {
+        let mut changed = Changed::default();
+        for Touched { table, key } in touched {
+            if *table == IMAGES.name() {
+                changed.roots.images.extend(tx.get(IMAGES, key)?.map(|record| (key.clone(), record)));
+            } else if *table == CONTAINER_LINKS.name() {
+                changed.roots.containers.extend(tx.get(CONTAINER_LINKS, key)?.map(|record| (key.clone(), record)));
+            } else if *table == LEASES.name() {
+                changed.roots.leases.extend(tx.get(LEASES, key)?.map(|record| (key.clone(), record)));
+            } else if *table == CONTENT.name() {
+                let name = split_content_key(key)?;
+                match tx.get(CONTENT, key)? {
+                    Some(record) => {
+                        self.content.insert(name.clone(), record);
+                        changed.content.push(name);
+                    }
+                    None => drop(self.content.remove(&name)),
+                }
+            } else if *table == SNAPSHOTS.name() {
+                match tx.get(SNAPSHOTS, key)? {
+                    Some(record) => {
+                        self.snapshots.insert(key.clone(), record);
+                        changed.snapshots.push(key.clone());
+                    }
+                    None => drop(self.snapshots.remove(key)),
+                }
+            }
+        }
+        if !(changed.content.is_empty() && changed.snapshots.is_empty()) {
+            self.refer_back();
+        }
+        Ok(changed)
+    }
+
+    fn candidates(&self, marks: &Marks, choice: &Choice<'_>) -> Vec<Candidate> {
+        let mut candidates = self.removable(marks, choice.snapshot);
+        let unmarked = self.content.keys().filter(|key| !marks.keep_content(key));
+        let chosen = unmarked.filter(|(namespace, digest)| (choice.content)(namespace, digest));
+        candidates.extend(chosen.map(|(namespace, digest)| Candidate::Content(namespace.clone(), digest.clone())));
+        candidates
+    }
+
+    /// What a sweep would tell.
+    fn foretell(&self, candidates: Vec<Candidate>) -> Result<GcReport> {
+        let mut report = GcReport::default();
+        let mut seen: BTreeMap<&Digest, usize> = BTreeMap::new();
+        for (_, digest) in self.content.keys() {
+            *seen.entry(digest).or_default() += 1;
+        }
+        for candidate in candidates {
+            match candidate {
+                Candidate::Snapshot(full_key) => {
+                    let usage = self.snapshots.get(&full_key).and_then(|record| record.usage);
+                    report.snapshot_bytes += usage.map_or(0, |usage| usage.size);
+                    report.snapshots.push(split_snapshot_key(&full_key)?);
+                }
+                Candidate::Content(namespace, digest) => {
+                    if seen.get(&digest) == Some(&1) {
+                        report.content_bytes += self.content.get(&(namespace.clone(), digest.clone())).map_or(0, |record| record.size);
+                    }
+                    report.content.push((namespace, digest));
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// The snapshots that are chosen and not marked, children first. A parent stays with a child that stays.
+    fn removable(&self, marks: &Marks, chosen: &dyn Fn(&str) -> bool) -> Vec<Candidate> {
+        let mut children: HashMap<String, usize> = HashMap::new();
+        for parent in self.snapshots.iter().filter_map(|(key, record)| parent_key(key, record)) {
+            *children.entry(parent).or_default() += 1;
+        }
+        let may_go = |key: &str| !marks.keep_snapshot(key) && chosen(key);
+        let childless = |key: &String| !children.contains_key(key);
+        let mut todo: Vec<String> = self.snapshots.keys().filter(|key| may_go(key) && childless(key)).cloned().collect();
+        let mut going = Vec::new();
+        while let Some(key) = todo.pop() {
+            if let Some(parent) = self.snapshots.get(&key).and_then(|record| parent_key(&key, record))
+                && let Some(left) = children.get_mut(&parent)
+            {
+                *left -= 1;
+                if *left == 0 && may_go(&parent) && self.snapshots.contains_key(&parent) {
+                    todo.push(parent);
+                }
+            }
+            going.push(Candidate::Snapshot(key));
+        }
+        going
+    }
+}
+
+/// What has changed since marks were made.
+#[derive(Default)]
+struct Changed {
+    roots: Roots,
+    content: Vec<(String, Digest)>,
+    /// By full key.
+    snapshots: Vec<String>,
+}
+
+fn split_content_key(key: &str) -> Result<(String, Digest)> {
+    let (namespace, digest) = key.split_once('/').unwrap_or_default();
+    Ok((namespace.to_owned(), digest.parse()?))
+}
+
+/// What a label says that its owner is kept for: `containerd.io/gc.bref.<kind>`, with a suffix after `.` or `/`.
+fn back_reference(namespace: &str, label: &str, value: &str) -> Option<Node> {
+    let mut parts = label.strip_prefix("containerd.io/gc.bref.")?.split(['.', '/']);
+    let namespace = namespace.to_owned();
+    match parts.next()? {
+        "content" => Some(Node::Content(namespace, value.parse().ok()?)),
+        "image" => Some(Node::Image(namespace, value.to_owned())),
+        "container" => Some(Node::Container(namespace, value.to_owned())),
+        "snapshot" => Some(Node::Snapshot(format!("{}/{namespace}/{value}", parts.next()?))),
+        _ => None,
+    }
+}
+
+/// The full key of a snapshot's parent.
+fn parent_key(full_key: &str, record: &SnapshotRecord) -> Option<String> {
+    let (of_namespace, _) = full_key.match_indices('/').nth(1).map(|(at, _)| full_key.split_at(at))?;
+    record.parent.as_ref().map(|parent| format!("{of_namespace}/{parent}"))
 }
 
 struct Marker<'a> {
     store: &'a Store,
     state: &'a State,
     marks: Marks,
+    /// Within a write transaction: nobody changes anything beside it.
+    is_current: bool,
 }
 
 impl Marker<'_> {
-    fn run(mut self, tx: &WriteTx<'_>, since: Timestamp) -> Result<Marks> {
-        for (key, image) in tx.list(IMAGES)? {
-            self.descriptor(&namespace_of(&key), &image.target)?;
-            self.labels(&namespace_of(&key), &image.labels)?;
-        }
-        for (key, container) in tx.list(CONTAINERS)? {
-            let namespace = namespace_of(&key);
-            self.snapshot(&format!("{}/{namespace}/{}", container.snapshotter, container.snapshot_key))?;
-            self.labels(&namespace, &container.labels)?;
-        }
-        for (key, lease) in tx.list(LEASES)?.into_iter().filter(|(_, lease)| lease.counts(Timestamp::now())) {
-            let namespace = namespace_of(&key);
-            for digest in &lease.content {
-                self.content(&namespace, digest)?;
-            }
-            for (snapshotter, keys) in &lease.snapshots {
-                keys.iter().try_for_each(|key| self.snapshot(&format!("{snapshotter}/{namespace}/{key}")))?;
-            }
-        }
+    fn run(mut self, fresh: &dyn Fn(&str, Timestamp) -> bool) -> Result<Marks> {
+        self.roots(&self.state.roots)?;
         for ((namespace, digest), record) in &self.state.content {
-            if record.updated >= since || record.labels.contains_key(ROOT_LABEL) {
+            if fresh(namespace, record.updated) || record.labels.contains_key(ROOT_LABEL) {
                 self.content(namespace, digest)?;
             }
         }
         for (full_key, record) in &self.state.snapshots {
-            if record.updated >= since || record.labels.contains_key(ROOT_LABEL) {
+            let namespace = full_key.split('/').nth(1).unwrap_or_default();
+            // What a layer is being unpacked into is its unpacker's; after a crash it is gone at the next open.
+            let held = [ROOT_LABEL, IN_PROGRESS].iter().any(|label| record.labels.contains_key(*label));
+            if fresh(namespace, record.updated) || held {
                 self.snapshot(full_key)?;
             }
         }
         Ok(self.marks)
+    }
+
+    /// Marks what has changed, with all that it leads to now.
+    fn run_changed(mut self, changed: &Changed) -> Result<Marks> {
+        for (namespace, digest) in &changed.content {
+            self.marks.content.remove(&(namespace.clone(), digest.clone()));
+            self.content(namespace, digest)?;
+        }
+        for full_key in &changed.snapshots {
+            self.marks.snapshots.remove(full_key);
+            self.snapshot(full_key)?;
+        }
+        self.roots(&changed.roots)?;
+        Ok(self.marks)
+    }
+
+    fn roots(&mut self, roots: &Roots) -> Result<()> {
+        let now = Timestamp::now();
+        for (key, image) in roots.images.iter().filter(|(_, image)| !is_expired(&image.labels, now)) {
+            let namespace = namespace_of(key);
+            self.descriptor(&namespace, &image.target)?;
+            self.labels(&namespace, &image.labels)?;
+            self.kept_for(&Node::Image(namespace, image.name.clone()))?;
+        }
+        for (key, container) in &roots.containers {
+            let namespace = namespace_of(key);
+            self.snapshot(&format!("{}/{namespace}/{}", container.snapshotter, container.snapshot_key))?;
+            self.labels(&namespace, &container.labels)?;
+            self.kept_for(&Node::Container(namespace, container.id.clone()))?;
+        }
+        for (key, lease) in roots.leases.iter().filter(|(_, lease)| lease.counts(now)) {
+            self.lease(&namespace_of(key), lease)?;
+        }
+        Ok(())
+    }
+
+    fn lease(&mut self, namespace: &str, lease: &LeaseRecord) -> Result<()> {
+        let full_keys =
+            lease.snapshots.iter().flat_map(|(snapshotter, keys)| keys.iter().map(move |key| format!("{snapshotter}/{namespace}/{key}")));
+        if lease.labels.contains_key(FLAT_LABEL) {
+            self.marks.flat_content.extend(lease.content.iter().map(|digest| (namespace.to_owned(), digest.clone())));
+            self.marks.flat_snapshots.extend(full_keys);
+            return Ok(());
+        }
+        lease.content.iter().try_for_each(|digest| self.content(namespace, digest))?;
+        full_keys.collect::<Vec<_>>().iter().try_for_each(|full_key| self.snapshot(full_key))
+    }
+
+    /// Marks what names this in a back reference.
+    fn kept_for(&mut self, node: &Node) -> Result<()> {
+        for child in self.state.back.get(node).into_iter().flatten() {
+            match child {
+                Node::Content(namespace, digest) => self.content(namespace, digest)?,
+                Node::Snapshot(full_key) => self.snapshot(full_key)?,
+                Node::Image(..) | Node::Container(..) => {}
+            }
+        }
+        Ok(())
     }
 
     /// A blob and what its labels point at.
@@ -220,7 +613,8 @@ impl Marker<'_> {
         if !self.marks.content.insert(key) {
             return Ok(());
         }
-        self.labels(namespace, &record.labels)
+        self.labels(namespace, &record.labels)?;
+        self.kept_for(&Node::Content(namespace.to_owned(), digest.clone()))
     }
 
     /// A blob, and what it says itself when it is a document.
@@ -230,9 +624,13 @@ impl Marker<'_> {
         if !known || !is_document(descriptor) {
             return Ok(());
         }
-        let document = Document::parse(&self.read(&descriptor.digest)?)?;
+        let Some(bytes) = self.read(namespace, &descriptor.digest)? else { return Ok(()) };
+        let document = Document::parse(&bytes)?;
+        let labelled = self.labelled_children(namespace, &descriptor.digest);
         for child in document.children() {
-            self.descriptor(namespace, child)?;
+            if labelled.is_empty() || labelled.contains(&child.digest) {
+                self.descriptor(namespace, child)?;
+            }
         }
         if let Document::Manifest(manifest) = &document
             && self.state.content.contains_key(&(namespace.to_owned(), manifest.config.digest.clone()))
@@ -242,9 +640,18 @@ impl Marker<'_> {
         Ok(())
     }
 
+    /// What a document's labels name. A client that labels a document says what of it is to be kept: the layers that it has unpacked
+    /// need not be.
+    fn labelled_children(&self, namespace: &str, document: &Digest) -> BTreeSet<Digest> {
+        let record = self.state.content.get(&(namespace.to_owned(), document.clone()));
+        let labels = record.into_iter().flat_map(|record| &record.labels);
+        labels.filter(|(label, _)| label.starts_with(CONTENT_LABEL)).filter_map(|(_, value)| value.parse().ok()).collect()
+    }
+
     /// The snapshots that an image's config names. What is no image config (an artifact's, say) names none.
     fn layers(&mut self, namespace: &str, config: &Digest) -> Result<()> {
-        let Ok(diff_ids) = diff_ids(&self.read(config)?) else { return Ok(()) };
+        let Some(bytes) = self.read(namespace, config)? else { return Ok(()) };
+        let Ok(diff_ids) = diff_ids(&bytes) else { return Ok(()) };
         let names: Vec<&'static str> = self.store.snapshotter_names();
         for chain_id in chain_ids(&diff_ids) {
             names.iter().try_for_each(|snapshotter| self.snapshot(&format!("{snapshotter}/{namespace}/{chain_id}")))?;
@@ -252,8 +659,12 @@ impl Marker<'_> {
         Ok(())
     }
 
-    fn read(&self, digest: &Digest) -> Result<Vec<u8>> {
-        self.store.content_files().read_verified(digest, DOCUMENT_MAX)
+    /// A document; `None` if it has been removed since.
+    fn read(&self, namespace: &str, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        match self.store.content_files().read_verified(digest, DOCUMENT_MAX) {
+            Err(_) if !self.is_current && !self.store.content(namespace).contains(digest)? => Ok(None),
+            read => read.map(Some),
+        }
     }
 
     /// A snapshot and its parents.
@@ -266,6 +677,7 @@ impl Marker<'_> {
             }
             let (snapshotter, namespace, _) = split_snapshot_key(&full_key)?;
             self.labels(&namespace, &record.labels)?;
+            self.kept_for(&Node::Snapshot(full_key))?;
             next = record.parent.as_ref().map(|parent| format!("{snapshotter}/{namespace}/{parent}"));
         }
         Ok(())

@@ -126,6 +126,17 @@ pub fn diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
     Ok(config.rootfs.and_then(|rootfs| rootfs.diff_ids).unwrap_or_default())
 }
 
+/// As [`diff_ids`], of a config that must be an image's.
+///
+/// # Errors
+/// `InvalidArgument` for a malformed config, and in Docker's words for one that says nothing of layers.
+pub fn declared_diff_ids(config: &[u8]) -> Result<Vec<Digest>> {
+    let parsed: Option<ConfigRootfs> =
+        serde_json::from_slice(config).map_err(|err| Error::invalid(format!("image config is malformed: {err}")))?;
+    let rootfs = parsed.and_then(|config| config.rootfs).ok_or_else(|| Error::invalid("invalid image JSON, no RootFS key"))?;
+    Ok(rootfs.diff_ids.unwrap_or_default())
+}
+
 /// What `unpack` needs of an image.
 ///
 /// # Errors

@@ -12,11 +12,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
-use crate::metadata::{Labels, Metadata, Table, WriteTx, key, prefix};
+use crate::metadata::{Durability, Labels, Metadata, Table, WriteTx, key, prefix};
+use crate::packed::Packed;
 
-pub const IMAGES: Table<ImageRecord> = Table::new("images", 1);
-pub const LEASES: Table<LeaseRecord> = Table::new("leases", 1);
-pub const CONTAINERS: Table<ContainerRecord> = Table::new("containers", 1);
+pub const IMAGES: Table<ImageRecord> = Table::new("images", 1).followed();
+pub const LEASES: Table<LeaseRecord> = Table::new("leases", 1).followed();
+/// Version 2 packs what clients gave as bytes ([`AnyValue`]).
+pub const CONTAINERS: Table<ContainerRecord> = Table::new("containers", 2).min_reader(2).followed();
+/// The same table, for those who walk all of it and need not know what runs.
+pub(crate) const CONTAINER_LINKS: Table<ContainerLinks> = Table::new("containers", 2).min_reader(2).followed();
 
 /// A name that points at a manifest or an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +61,9 @@ impl LeaseRecord {
     }
 }
 
-/// An opaque message of a client: containerd's `Any`.
+/// An opaque message of a client: containerd's `Any`. Records keep it [packed](crate::packed).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Packed", into = "Packed")]
 pub struct AnyValue {
     pub type_url: String,
     pub value: Vec<u8>,
@@ -87,6 +92,18 @@ pub struct ContainerRecord {
     pub updated: Timestamp,
     #[serde(default)]
     pub extensions: BTreeMap<String, AnyValue>,
+}
+
+/// What a container's record refers to.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ContainerLinks {
+    pub id: String,
+    #[serde(default)]
+    pub labels: Labels,
+    #[serde(default)]
+    pub snapshotter: String,
+    #[serde(default)]
+    pub snapshot_key: String,
 }
 
 /// A namespace's images.
@@ -147,7 +164,7 @@ impl Handle {
     }
 
     fn delete<T>(&self, table: Table<T>, what: &str, id: &str) -> Result<()> {
-        match self.metadata.write(|tx| tx.delete(table, &self.key(id)))? {
+        match self.metadata.write_freeing(Durability::Immediate, |tx| tx.delete(table, &self.key(id)))? {
             true => Ok(()),
             false => Err(Error::not_found(format!("{what} {id:?} not found"))),
         }
@@ -212,6 +229,9 @@ pub fn put_image(tx: &WriteTx<'_>, namespace: &str, name: &str, target: Descript
     let mut record = new_image(name, target, labels)?;
     if let Some(before) = tx.get(IMAGES, &key(namespace, name))? {
         record.created = before.created;
+        // What a client has said of the name (that it is pinned, say) holds for what it names next.
+        let said = before.labels.into_iter().filter(|(label, _)| label != crate::gc::EXPIRE_LABEL);
+        record.labels = said.chain(std::mem::take(&mut record.labels)).collect();
     }
     tx.put(IMAGES, &key(namespace, name), &record)?;
     Ok(record)
@@ -238,10 +258,14 @@ impl Leases {
         Self(Handle { metadata, namespace: namespace.to_owned() })
     }
 
+    /// Clients make ids up as they like (`946364175--ua_`): these are no identifiers, and never become file names.
+    ///
     /// # Errors
-    /// `AlreadyExists`; `InvalidArgument` for a malformed id.
+    /// `AlreadyExists`; `InvalidArgument` for an id that is empty, longer than 255 bytes or has '/' or control characters in it.
     pub fn create(&self, lease_id: &str, labels: Labels, expires: Option<Timestamp>) -> Result<LeaseRecord> {
-        id::validate_identifier(lease_id)?;
+        if lease_id.is_empty() || lease_id.len() > 255 || lease_id.contains(|c: char| c == '/' || c.is_control()) {
+            return Err(Error::invalid(format!("lease id {lease_id:?} is invalid")));
+        }
         let record = LeaseRecord {
             id: lease_id.to_owned(),
             labels,

@@ -10,8 +10,9 @@ use rcontainerd_types::{Error, ErrorKind, Finding, Result};
 use crate::content::{self, Content};
 use crate::fs::{self, failed};
 use crate::lock::RootLock;
-use crate::metadata::Metadata;
+use crate::metadata::{Metadata, WriteTx};
 use crate::records::{Containers, Images, Leases};
+use crate::settle::{Waiting, one_of_each_file_system};
 use crate::snapshot::{self, Snapshotter};
 
 /// Which snapshotter new root file systems use.
@@ -38,11 +39,12 @@ pub struct Store {
 struct Inner {
     root: PathBuf,
     metadata: Arc<Metadata>,
+    waiting: Arc<Waiting>,
     content: Arc<content::Shared>,
     backends: Vec<Arc<snapshot::Shared>>,
     default_backend: usize,
     /// Last: the root is given free when everything else is closed.
-    _lock: RootLock,
+    lock: RootLock,
 }
 
 impl Store {
@@ -65,18 +67,53 @@ impl Store {
         let lock = RootLock::acquire(&root)?;
         refuse_lost_database(&root)?;
         let metadata = Arc::new(Metadata::open(&root.join("meta.redb"))?);
-        let content = Arc::new(content::Shared::open(root.join("content"), metadata.clone())?);
-        let backends = snapshot::open_all(&root.join("snapshots"), &metadata)?;
+        let (blobs, layers) = (root.join("content"), root.join("snapshots"));
+        fs::make_private_dir(&blobs)?;
+        fs::make_private_dir(&layers)?;
+        let waiting = Arc::new(Waiting::open(&metadata, one_of_each_file_system(&[&blobs, &layers])?)?);
+        let content = Arc::new(content::Shared::open(blobs, metadata.clone(), Arc::clone(&waiting))?);
+        let backends = snapshot::open_all(&layers, &metadata, &waiting)?;
+        clean_what_is_lost(&waiting, &content, &backends);
         let default_backend = choose(&backends, options.snapshotter)?;
-        Ok(Self { inner: Arc::new(Inner { root, metadata, content, backends, default_backend, _lock: lock }) })
+        Ok(Self { inner: Arc::new(Inner { root, metadata, waiting, content, backends, default_backend, lock }) })
     }
 
     pub fn root(&self) -> &Path {
         &self.inner.root
     }
 
+    /// Whether whoever had the root before ended without [`Self::say_farewell`]: killed, or with the host.
+    pub fn was_abandoned(&self) -> bool {
+        self.inner.lock.was_abandoned()
+    }
+
+    /// Tells the next one that this was an orderly end.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn say_farewell(&self) -> Result<()> {
+        self.inner.lock.say_farewell()
+    }
+
     pub fn metadata(&self) -> &Metadata {
         &self.inner.metadata
+    }
+
+    /// Brings blobs and layers to the disk that were brought without a sync of their own, and runs `work` in the transaction that says
+    /// so: what an image's name leads to is safe when the name is.
+    ///
+    /// # Errors
+    /// The I/O error of the sync (then all that waited for it is gone), those of `work` and the database.
+    pub fn settle<R>(&self, work: impl FnOnce(&WriteTx<'_>) -> Result<R>) -> Result<R> {
+        self.inner.waiting.settle(work)
+    }
+
+    /// Forgets what a failed sync may have lost: to be called before something is brought that might be taken for present.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn forget_lost(&self) -> Result<()> {
+        self.inner.waiting.forget_lost()
     }
 
     pub fn content(&self, namespace: &str) -> Content {
@@ -85,7 +122,7 @@ impl Store {
 
     /// The default snapshotter.
     pub fn snapshots(&self, namespace: &str) -> Arc<dyn Snapshotter> {
-        snapshot::handle(&self.inner.backends[self.inner.default_backend], namespace)
+        snapshot::handle(self.default_backend(), namespace)
     }
 
     /// The snapshotter of that name; `""` is the default one.
@@ -127,9 +164,28 @@ impl Store {
         &self.inner.content
     }
 
+    pub(crate) fn default_backend(&self) -> &Arc<snapshot::Shared> {
+        &self.inner.backends[self.inner.default_backend]
+    }
+
     pub(crate) fn backends(&self) -> &[Arc<snapshot::Shared>] {
         &self.inner.backends
     }
+}
+
+/// Files go after their records; whoever has them holds what waits, not the other way round.
+fn clean_what_is_lost(waiting: &Arc<Waiting>, content: &Arc<content::Shared>, backends: &[Arc<snapshot::Shared>]) {
+    let content = Arc::downgrade(content);
+    let backends: Vec<_> = backends.iter().map(Arc::downgrade).collect();
+    waiting.clean_with(Box::new(move |forgotten| {
+        if let Some(content) = content.upgrade() {
+            content.remove_strays(forgotten.blobs);
+        }
+        for backend in backends.iter().filter_map(std::sync::Weak::upgrade) {
+            let of_backend = |(key, dir): &(String, u64)| (key.split('/').next() == Some(backend.name())).then_some(*dir);
+            backend.remove_dirs(forgotten.snapshots.iter().filter_map(of_backend));
+        }
+    }));
 }
 
 /// Without its records everything on disk would look like rubbish and be swept; a database that went missing must not cost the rest.

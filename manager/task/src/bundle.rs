@@ -14,18 +14,18 @@ const FORMAT: u32 = 1;
 /// How to reach the bundle's shim.
 const RECORD: &str = "manager.json";
 
-/// Written when the shim has been started.
+/// Written before the shim is started, and again when it has told where it listens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShimRecord {
     pub written_by: String,
     pub min_reader: u32,
     /// The shim's binary, for `delete`.
     pub shim: PathBuf,
-    /// The shim's socket.
+    /// The shim's socket; empty while it is being started.
     pub socket: PathBuf,
     /// Of the task API: 2 or 3.
     pub version: u32,
-    /// The main process's pid, once created; 0 before.
+    /// Always 0: the shim is asked for the main process. Readers of format 1 want it there.
     pub pid: u32,
 }
 
@@ -42,6 +42,11 @@ impl ShimRecord {
         std::fs::write(&temporary, bytes)
             .and_then(|()| std::fs::rename(&temporary, &path))
             .map_err(|err| Error::io(format!("write {}", path.display()), err))
+    }
+
+    /// A shim that is about to be started: a manager that dies meanwhile must not leave one that nobody looks for.
+    pub fn promised(shim: PathBuf) -> Self {
+        Self::new(shim, PathBuf::new(), 0)
     }
 
     /// `None` without a record: no shim was ever started.

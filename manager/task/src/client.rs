@@ -26,6 +26,8 @@ pub struct Client {
 #[derive(Debug, Default)]
 struct Shared {
     closed: AtomicBool,
+    /// Wakes whoever waits for the end of the connection.
+    ended: tokio::sync::Notify,
     waiting: Mutex<HashMap<u32, oneshot::Sender<Response>>>,
 }
 
@@ -36,6 +38,11 @@ pub enum CallError {
     Status(Status),
     /// The connection is gone; whether the call was carried out is not known.
     Disconnected,
+    /// Nobody serves the task any more. A shim lives until its task is deleted, and one that is killed takes its task along: so the task has
+    /// ended.
+    Gone,
+    /// This process cannot connect (no descriptors left, say): nothing is known of the shim.
+    Unreachable(std::io::Error),
     TimedOut(Duration),
 }
 
@@ -51,6 +58,17 @@ impl Client {
 
     pub fn is_closed(&self) -> bool {
         self.shared.closed.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the other side has closed the connection. Cancel-safe.
+    pub async fn closed(&self) {
+        let ended = self.shared.ended.notified();
+        tokio::pin!(ended);
+        // Enlisted before the look, so that an end in between is not missed.
+        ended.as_mut().enable();
+        if !self.is_closed() {
+            ended.await;
+        }
     }
 
     /// Without a `timeout`, waits for as long as the shim lives.
@@ -133,6 +151,7 @@ impl Shared {
         let mut waiting = self.waiting();
         self.closed.store(true, Ordering::Release);
         waiting.clear();
+        self.ended.notify_waiters();
     }
 }
 
@@ -163,11 +182,21 @@ fn deliver(decoder: &mut Decoder, shared: &Shared) -> Result<(), ()> {
 }
 
 impl CallError {
+    /// Of a connect to a shim's socket: a socket that is not there, or that nobody listens at, is one whose shim has ended.
+    pub fn of_connect(err: std::io::Error) -> Self {
+        match err.kind() {
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Self::Gone,
+            _ => Self::Unreachable(err),
+        }
+    }
+
     /// As the manager's error; `what` names the call and the task.
     pub fn into_error(self, what: &str) -> Error {
         match self {
             Self::Status(status) => Error::new(kind_of(status.code), status.message),
-            Self::Disconnected => Error::new(ErrorKind::Unavailable, format!("{what}: the shim has gone away")),
+            Self::Disconnected => Error::new(ErrorKind::Unavailable, format!("{what}: the connection to the shim broke")),
+            Self::Gone => Error::not_found(format!("{what}: it has ended, and its shim with it")),
+            Self::Unreachable(err) => Error::new(ErrorKind::Unavailable, format!("{what}: connect to the shim: {err}")),
             Self::TimedOut(after) => Error::new(ErrorKind::Unavailable, format!("{what}: the shim did not answer within {after:?}")),
         }
     }

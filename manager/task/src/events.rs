@@ -62,7 +62,7 @@ impl EventHub {
         EventStream { receiver: self.sender.subscribe() }
     }
 
-    fn publish(&self, envelope: Envelope) {
+    pub fn publish(&self, envelope: Envelope) {
         let any = envelope.event.unwrap_or_default();
         let event = TaskEvent {
             sequence: self.sequence.fetch_add(1, Ordering::Relaxed),

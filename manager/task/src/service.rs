@@ -1,14 +1,15 @@
 //! The service: bundles, shims, tasks, events.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use prost::{Message, Name};
 use prost_types::Any;
+use proto_containerd::events::{TaskDelete, TaskExit};
 use proto_containerd::runc::v1::Options;
 use proto_containerd::task::v3 as api;
-use proto_containerd::types::Mount as WireMount;
+use proto_containerd::types::{Envelope, Mount as WireMount};
 use rcontainerd_types::{Error, Finding, Result, Severity};
 
 use crate::bundle::{self, ShimRecord};
@@ -75,30 +76,49 @@ impl TaskService {
     /// # Errors
     /// The runtime's or the shim's failure.
     pub async fn create(&self, request: CreateTask) -> Result<Task> {
-        let config = &self.inner.config;
         let bundle = self.bundle_path(&request.key);
-        let shim = request.runtime.shim.clone().unwrap_or_else(|| config.shim.clone());
-        let journal = journal::follow(&bundle, &request.key.id)?;
-        let endpoint = shim::start(config, &shim, &request.key, &bundle).await?;
-        let mut record = ShimRecord::new(shim, endpoint.socket, endpoint.version);
-        record.save(&bundle)?;
+        let shim = request.runtime.shim.clone().unwrap_or_else(|| self.inner.config.shim.clone());
+        let launched = self.launch(&request, &bundle, &shim).await;
+        let task = match launched {
+            Ok(task) => task,
+            Err(err) => {
+                self.clear_away(&request.key, &bundle, &shim).await;
+                return Err(err);
+            }
+        };
+        self.tasks().insert(request.key, task.clone());
+        Ok(task)
+    }
+
+    async fn launch(&self, request: &CreateTask, bundle: &Path, shim: &Path) -> Result<Task> {
+        let journal = journal::follow(bundle, &request.key.id)?;
+        ShimRecord::promised(shim.to_owned()).save(bundle)?;
+        let endpoint = shim::start(&self.inner.config, shim, &request.key, bundle).await?;
+        let record = ShimRecord::new(shim.to_owned(), endpoint.socket, endpoint.version);
+        record.save(bundle)?;
         let client = Client::connect(&record.socket)
             .await
             .map_err(|err| Error::io(format!("connect to the shim at {}", record.socket.display()), err))?;
-        let link = self.link(&request.key, bundle.clone(), record.clone(), client, journal);
-        let created: Result<api::CreateTaskResponse> = link.call_slow("Create", &self.create_request(&request, &bundle)).await;
+        let link = self.link(&request.key, bundle.to_owned(), record, client, journal);
+        let created: Result<api::CreateTaskResponse> = link.call_slow("Create", &self.create_request(request, bundle)).await;
         match created {
-            Ok(answer) => {
-                record.pid = answer.pid;
-                record.save(&bundle)?;
-                let task = Task::new(link, answer.pid);
-                self.tasks().insert(request.key, task.clone());
-                Ok(task)
-            }
+            Ok(answer) => Ok(Task::new(link, answer.pid)),
             Err(err) => {
                 link.abandon().await;
                 Err(err)
             }
+        }
+    }
+
+    /// After a failed launch: ends a shim that did not end when asked, with what it had made.
+    async fn clear_away(&self, key: &TaskKey, bundle: &Path, shim: &Path) {
+        match shim::end_leftovers(bundle, &key.id).await {
+            Ok(0) => return,
+            Ok(ended) => tracing::warn!(container = %key.id, shims = ended, "a shim that did not do its work was ended"),
+            Err(err) => tracing::warn!(container = %key.id, %err, "end a shim that did not do its work"),
+        }
+        if let Err(err) = shim::delete(&self.inner.config, shim, key, bundle).await {
+            tracing::warn!(container = %key.id, %err, "clean up after a shim");
         }
     }
 
@@ -124,26 +144,47 @@ impl TaskService {
             stderr: request.stdio.stderr.clone(),
             checkpoint: String::new(),
             parent_checkpoint: String::new(),
-            options: Some(self.options(&request.runtime)),
+            options: self.options(&request.runtime),
         }
     }
 
-    fn options(&self, runtime: &RuntimeOptions) -> Any {
-        if let Some((type_url, value)) = &runtime.raw {
-            return Any { type_url: type_url.clone(), value: value.clone() };
-        }
-        let config = &self.inner.config;
-        let root = runtime.root.clone().unwrap_or_else(|| config.state_dir.join("rrun"));
-        let options = Options {
-            no_pivot_root: runtime.no_pivot_root,
-            io_uid: runtime.io_uid,
-            io_gid: runtime.io_gid,
-            binary_name: runtime.binary.as_ref().unwrap_or(&config.runtime).display().to_string(),
-            root: root.display().to_string(),
-            systemd_cgroup: runtime.systemd_cgroup,
-            ..Options::default()
+    /// What the shim is told of its runtime; nothing for a foreign shim that nobody gave options for.
+    fn options(&self, runtime: &RuntimeOptions) -> Option<Any> {
+        let kind = Kind::of(runtime.shim.as_deref());
+        let given = match &runtime.raw {
+            None if kind == Kind::Other && runtime.binary.is_none() => return None,
+            None => stated(runtime),
+            Some((type_url, value)) => match Options::decode(value.as_slice()) {
+                Ok(options) if kind != Kind::Other && type_url.rsplit('/').next() == Some(Options::full_name().as_str()) => options,
+                // The shim understands it, or tells what is wrong with it.
+                _ => return Some(Any { type_url: type_url.clone(), value: value.clone() }),
+            },
         };
-        Any { type_url: Options::full_name(), value: options.encode_to_vec() }
+        Some(Any { type_url: Options::full_name(), value: self.complete(given, runtime, kind).encode_to_vec() })
+    }
+
+    /// Fills what a shim should not have to guess: the runtime's binary, and a root of this manager that no two kinds of runtime share.
+    fn complete(&self, mut options: Options, runtime: &RuntimeOptions, kind: Kind) -> Options {
+        let config = &self.inner.config;
+        if options.binary_name.is_empty() && kind == Kind::Ours {
+            options.binary_name = runtime.binary.as_ref().unwrap_or(&config.runtime).display().to_string();
+        }
+        if options.root.is_empty() && kind != Kind::Other {
+            let binary = if options.binary_name.is_empty() { "runc" } else { options.binary_name.as_str() };
+            let foreign = Path::new(binary).file_name().filter(|name| Some(*name) != config.runtime.file_name());
+            let own = || config.state_dir.join("rrun");
+            options.root = foreign.map_or_else(own, |name| config.state_dir.join("runtimes").join(name)).display().to_string();
+        }
+        options
+    }
+
+    /// What a shim (`None`: ours) says of itself: an encoded `containerd.types.RuntimeInfo`; `options` as for `shim -info`.
+    ///
+    /// # Errors
+    /// The shim's own words.
+    pub async fn shim_info(&self, shim: Option<&Path>, options: &[u8]) -> Result<Vec<u8>> {
+        let config = &self.inner.config;
+        shim::info(config, shim.unwrap_or(&config.shim), options).await
     }
 
     /// A task that this manager created or reattached.
@@ -189,6 +230,8 @@ impl TaskService {
         let bundle = self.bundle_path(key);
         let kept = bundle::kept_exit(&bundle, None);
         if let Some(record) = ShimRecord::load(&bundle)? {
+            // One that lives but answers nobody would only be in the way.
+            shim::end_leftovers(&bundle, &key.id).await?;
             shim::delete(&self.inner.config, &record.shim, key, &bundle).await?;
         }
         self.tasks().remove(key);
@@ -213,6 +256,25 @@ impl TaskService {
         bundle::list(&self.inner.config.state_dir)
     }
 
+    /// Tells all subscribers of something that no shim tells. `event` is `(type_url, bytes)`; without a `time` it is now.
+    pub fn publish(&self, namespace: &str, topic: &str, event: (String, Vec<u8>), time: Option<std::time::SystemTime>) {
+        let event = Any { type_url: event.0, value: event.1 };
+        let timestamp = time.unwrap_or_else(std::time::SystemTime::now).into();
+        let envelope =
+            Envelope { timestamp: Some(timestamp), namespace: namespace.to_owned(), topic: topic.to_owned(), event: Some(event) };
+        self.inner.hub.publish(envelope);
+    }
+
+    /// Tells the end of a task in place of its dead shim: `/tasks/exit`, then `/tasks/delete`.
+    pub fn publish_end(&self, key: &TaskKey, pid: u32, exit: &ExitStatus) {
+        let exited_at = Some(exit.exited_at.into());
+        let (container_id, exit_status) = (key.id.clone(), exit.code);
+        let exited = TaskExit { id: key.id.clone(), container_id: container_id.clone(), pid, exit_status, exited_at };
+        let deleted = TaskDelete { id: String::new(), container_id, pid, exit_status, exited_at };
+        self.publish(&key.namespace, "/tasks/exit", (TaskExit::full_name(), exited.encode_to_vec()), None);
+        self.publish(&key.namespace, "/tasks/delete", (TaskDelete::full_name(), deleted.encode_to_vec()), None);
+    }
+
     pub fn subscribe(&self) -> EventStream {
         self.inner.hub.subscribe()
     }
@@ -225,6 +287,37 @@ impl TaskService {
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, HashMap<TaskKey, Task>> {
         self.inner.tasks.lock()
+    }
+}
+
+/// Whose options a shim takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Ours,
+    /// containerd's own for runc: the same options as ours.
+    Runc,
+    Other,
+}
+
+impl Kind {
+    fn of(shim: Option<&Path>) -> Self {
+        let Some(shim) = shim else { return Self::Ours };
+        let name = shim.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if name.starts_with("containerd-shim-runc-") { Self::Runc } else { Self::Other }
+    }
+}
+
+/// The options message that the manager's own words make.
+fn stated(runtime: &RuntimeOptions) -> Options {
+    let text = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    Options {
+        no_pivot_root: runtime.no_pivot_root,
+        io_uid: runtime.io_uid,
+        io_gid: runtime.io_gid,
+        binary_name: text(&runtime.binary),
+        root: text(&runtime.root),
+        systemd_cgroup: runtime.systemd_cgroup,
+        ..Options::default()
     }
 }
 

@@ -23,8 +23,12 @@ use crate::types::{ExecProcess, ExitStatus, ProcessInfo, ProcessState, ProcessSt
 /// Go's shims accept a spec under this name; ours looks at the bytes alone.
 const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const RESOURCES_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
-/// Calls that run the runtime, whose hooks may take their time.
-const SLOW: Duration = Duration::from_secs(120);
+/// Calls that run the runtime, whose hooks may take their time, may take so many times what others may.
+const SLOW: u32 = 12;
+/// Before the next attempt of somebody who waits for an end, when this process cannot connect just now.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(200);
+/// So many connections may break, one after the other, before a shim counts as one that lives and is no good.
+const BREAKS: usize = 8;
 
 /// A handle; cheap to clone. Outlives nothing: dropping it leaves the container alone.
 #[derive(Clone, Debug)]
@@ -76,7 +80,8 @@ impl Link {
     }
 
     /// # Errors
-    /// `Unavailable` when the shim is gone or silent; its own error otherwise.
+    /// `NotFound` when the task has ended and its shim with it; `Unavailable` when the shim lives and is silent, or cannot be reached; its own
+    /// error otherwise.
     pub async fn call<A: Message + Default>(&self, method: &str, message: &impl Message) -> Result<A> {
         self.try_call(method, message, Some(self.config.timeout)).await.map_err(|err| self.explain(method, err))
     }
@@ -84,7 +89,7 @@ impl Link {
     /// # Errors
     /// As [`Self::call`].
     pub async fn call_slow<A: Message + Default>(&self, method: &str, message: &impl Message) -> Result<A> {
-        self.try_call(method, message, Some(SLOW)).await.map_err(|err| self.explain(method, err))
+        self.try_call(method, message, Some(self.config.timeout * SLOW)).await.map_err(|err| self.explain(method, err))
     }
 
     fn explain(&self, method: &str, err: CallError) -> Error {
@@ -98,7 +103,41 @@ impl Link {
         timeout: Option<Duration>,
     ) -> Result<A, CallError> {
         let client = self.client().await?;
-        client.call(self.service(), method, message, timeout).await
+        match client.call(self.service(), method, message, timeout).await {
+            Err(CallError::Disconnected) => Err(self.after_break().await),
+            answered => answered,
+        }
+    }
+
+    /// What a connection that broke means. A shim that ends may still have a socket that takes connections for a moment: only one that
+    /// answers lives.
+    async fn after_break(&self) -> CallError {
+        let request = api::ConnectRequest { id: self.key.id.clone() };
+        for _ in 0..BREAKS {
+            let client = match self.client().await {
+                Ok(client) => client,
+                Err(err) => return err,
+            };
+            let asked = client.call::<api::ConnectResponse>(self.service(), "Connect", &request, Some(self.config.timeout)).await;
+            if !matches!(asked, Err(CallError::Disconnected)) {
+                break;
+            }
+        }
+        CallError::Disconnected
+    }
+
+    /// A connection to the shim; `None` once it has ended.
+    async fn connected(&self) -> Option<Arc<Client>> {
+        loop {
+            match self.client().await {
+                Ok(client) => return Some(client),
+                Err(CallError::Unreachable(err)) => {
+                    tracing::warn!(container = %self.key.id, "connect to the shim: {err}");
+                    tokio::time::sleep(UNREACHABLE_PAUSE).await;
+                }
+                Err(_) => return None,
+            }
+        }
     }
 
     fn service(&self) -> &'static str {
@@ -110,16 +149,21 @@ impl Link {
         if !current.is_closed() {
             return Ok(current);
         }
-        let fresh = Arc::new(Client::connect(&self.record.socket).await.map_err(|_| CallError::Disconnected)?);
+        let fresh = Arc::new(Client::connect(&self.record.socket).await.map_err(CallError::of_connect)?);
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&fresh);
         Ok(fresh)
     }
 
-    /// Ends a shim that has no container.
+    /// Ends a shim that has no container, and waits for its end.
     pub async fn abandon(&self) {
         let request = api::ShutdownRequest { id: self.key.id.clone(), now: true };
         if let Err(err) = self.call::<()>("Shutdown", &request).await {
             tracing::warn!(container = %self.key.id, %err, "shut down a shim");
+            return;
+        }
+        let client = Arc::clone(&self.client.lock().unwrap_or_else(PoisonError::into_inner));
+        if tokio::time::timeout(self.config.timeout, client.closed()).await.is_err() {
+            tracing::warn!(container = %self.key.id, "a shim goes on after its shutdown");
         }
     }
 }
@@ -127,6 +171,11 @@ impl Link {
 impl Task {
     pub(crate) fn new(link: Link, pid: u32) -> Self {
         Self { link: Arc::new(link), pid }
+    }
+
+    /// Whether both are handles of one task, and not of two that had the same name one after the other.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.link, &other.link)
     }
 
     pub fn key(&self) -> &TaskKey {
@@ -175,17 +224,30 @@ impl Task {
         loop {
             match self.link.try_call::<api::WaitResponse>("Wait", &request, None).await {
                 Ok(answer) => return Ok(exit_status(answer.exit_status, answer.exited_at)),
-                Err(CallError::Disconnected) => {
-                    // The connection may have broken and the shim still live: then we ask again.
-                    if self.link.client().await.is_err() {
-                        return Ok(bundle::kept_exit(&self.link.bundle, exec_id).unwrap_or_else(ExitStatus::unknown));
-                    }
+                // The connection may have broken and the shim still live: then we ask again.
+                Err(CallError::Disconnected | CallError::Unreachable(_)) if self.link.connected().await.is_some() => {}
+                Err(CallError::Disconnected | CallError::Unreachable(_) | CallError::Gone) => {
+                    return Ok(bundle::kept_exit(&self.link.bundle, exec_id).unwrap_or_else(ExitStatus::unknown));
                 }
                 Err(err) => return Err(self.link.explain("Wait", err)),
             }
         }
     }
 
+    /// Resolves when nobody answers for the task any more: the shim has ended, by itself or after a delete. Cancel-safe.
+    pub async fn gone(&self) {
+        while let Some(client) = self.link.connected().await {
+            client.closed().await;
+        }
+    }
+
+    /// Whether nobody answers for the task any more.
+    pub async fn is_gone(&self) -> bool {
+        matches!(self.link.client().await, Err(CallError::Gone))
+    }
+
+    /// Every call that finds the shim ended, as its task has, fails with `NotFound`, as one for a process that the shim does not know.
+    ///
     /// # Errors
     /// `NotFound` when the process has ended.
     pub async fn kill(&self, exec_id: Option<&str>, signal: u32, all: bool) -> Result<()> {
@@ -271,13 +333,13 @@ impl Task {
         self.link.call("Resume", &api::ResumeRequest { id: self.id() }).await
     }
 
-    /// `resources_json`: the OCI runtime spec's `linux.resources`.
+    /// `resources_json`: the OCI runtime spec's `linux.resources`. Annotations are for shims that know some; ours knows none.
     ///
     /// # Errors
     /// The runtime's message.
-    pub async fn update(&self, resources_json: Vec<u8>) -> Result<()> {
+    pub async fn update(&self, resources_json: Vec<u8>, annotations: HashMap<String, String>) -> Result<()> {
         let resources = Some(Any { type_url: RESOURCES_URL.to_owned(), value: resources_json });
-        self.link.call("Update", &api::UpdateTaskRequest { id: self.id(), resources, annotations: Default::default() }).await
+        self.link.call("Update", &api::UpdateTaskRequest { id: self.id(), resources, annotations }).await
     }
 
     /// The metrics message as `(type_url, bytes)`: `io.containerd.cgroups.v1.Metrics` or `….v2.Metrics` (see `proto_containerd::cgroups`).

@@ -30,10 +30,11 @@ impl Algorithm {
     }
 
     pub fn hasher(self) -> Hasher {
-        match self {
-            Self::Sha256 => Hasher::Sha256(sha2::Sha256::new()),
-            Self::Sha512 => Hasher::Sha512(sha2::Sha512::new()),
-        }
+        let algorithm = match self {
+            Self::Sha256 => &ring::digest::SHA256,
+            Self::Sha512 => &ring::digest::SHA512,
+        };
+        Hasher { algorithm: self, context: ring::digest::Context::new(algorithm) }
     }
 }
 
@@ -56,10 +57,12 @@ impl Digest {
 
     /// SHA-256 of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Self {
-        let mut hasher = Algorithm::Sha256.hasher();
-        hasher.update(bytes);
-        hasher.finish()
+        Self { algorithm: Algorithm::Sha256, hex: hex(&sha2::Sha256::digest(bytes)) }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl fmt::Display for Digest {
@@ -109,26 +112,25 @@ impl From<Digest> for String {
     }
 }
 
-/// Streaming hash of either algorithm.
-pub enum Hasher {
-    Sha256(sha2::Sha256),
-    Sha512(sha2::Sha512),
+/// Streaming hash of either algorithm, for content: layers are hashed twice, and without SHA extensions in the processor ring's AVX code is
+/// four times as fast as sha2's portable one.
+#[derive(Clone)]
+pub struct Hasher {
+    algorithm: Algorithm,
+    context: ring::digest::Context,
 }
 
 impl Hasher {
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
     pub fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::Sha512(hasher) => hasher.update(bytes),
-        }
+        self.context.update(bytes);
     }
 
     pub fn finish(self) -> Digest {
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        match self {
-            Self::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex(&hasher.finalize()) },
-            Self::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, hex: hex(&hasher.finalize()) },
-        }
+        Digest { algorithm: self.algorithm, hex: hex(self.context.finish().as_ref()) }
     }
 }
 
@@ -139,6 +141,20 @@ mod tests {
     #[test]
     fn empty_input_has_the_known_digest() {
         assert_eq!(Digest::sha256(b"").to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    #[test]
+    fn content_is_hashed_as_documents_are() {
+        let bytes: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        for cut in [0, 1, 63, 64, 65, 4096, bytes.len()] {
+            let mut hasher = Algorithm::Sha256.hasher();
+            hasher.update(&bytes[..cut]);
+            hasher.update(&bytes[cut..]);
+            assert_eq!(hasher.finish(), Digest::sha256(&bytes), "cut at {cut}");
+        }
+        let mut hasher = Algorithm::Sha512.hasher();
+        hasher.update(&bytes);
+        assert_eq!(hasher.finish().hex(), hex(&sha2::Sha512::digest(&bytes)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod finding;
 pub mod id;
 pub mod platform;
 pub mod reference;
+pub mod units;
 
 pub use descriptor::{Descriptor, media_type};
 pub use digest::Digest;

@@ -8,6 +8,8 @@ use crate::{Digest, Error, Result};
 pub const DEFAULT_DOMAIN: &str = "docker.io";
 pub const DEFAULT_TAG: &str = "latest";
 const LEGACY_DOMAIN: &str = "index.docker.io";
+/// What ids begin with.
+const ID_ALGORITHM: &str = "sha256";
 const OFFICIAL_REPOSITORY: &str = "library";
 /// Docker's limit for a repository name without tag and digest (`reference.NameTotalLengthMax`).
 const NAME_MAX: usize = 255;
@@ -63,6 +65,17 @@ impl Reference {
     #[must_use]
     pub fn with_digest(&self, digest: Digest) -> Self {
         Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
+    /// Refuses a name that an image must not be given, though it can be written: `sha256:beef` would be taken for an id.
+    ///
+    /// # Errors
+    /// `InvalidArgument` in Docker's words.
+    pub fn check_unambiguous(&self) -> Result<()> {
+        if self.familiar_name() == ID_ALGORITHM {
+            return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
+        }
+        Ok(())
     }
 
     /// `domain/path` without tag or digest.
@@ -273,6 +286,17 @@ mod tests {
             "http://x/y",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} should be refused");
+        }
+    }
+
+    #[test]
+    fn a_name_that_reads_as_an_id_is_not_given() {
+        for bad in ["sha256", "sha256:beef", "docker.io/library/sha256:x", "library/sha256"] {
+            let err = bad.parse::<Reference>().expect(bad).check_unambiguous().expect_err(bad);
+            assert_eq!(err.message(), "refusing to create an ambiguous tag using digest algorithm as name", "{bad}");
+        }
+        for good in ["sha512:beef", "me/sha256:beef", "localhost/sha256:beef", "example.org/library/sha256", "sha256x"] {
+            good.parse::<Reference>().expect(good).check_unambiguous().expect(good);
         }
     }
 

@@ -2,12 +2,14 @@
 //!
 //! All of it lives on loopback and in a temporary directory, and ends with its value.
 
+mod config;
 mod http;
 mod image;
 mod real;
 mod tls;
 mod token;
 
+pub use config::quick;
 pub use http::{Reply, Request, Server};
 pub use image::{Compression, ImageBuilder, Layout, tar_of};
 pub use real::{Auth, RealRegistry};

@@ -32,6 +32,15 @@ impl RealRegistry {
     pub const PASSWORD: &'static str = "pass word:ä";
 
     pub fn start(auth: Auth, tls: bool) -> Self {
+        Self::start_with(auth, if tls { Tls::Server } else { Tls::None })
+    }
+
+    /// Over TLS, for clients alone that show a certificate of its authority: [`Self::client_dir`].
+    pub fn start_mutual() -> Self {
+        Self::start_with(Auth::Open, Tls::Mutual)
+    }
+
+    fn start_with(auth: Auth, tls: Tls) -> Self {
         let dir = tempfile::tempdir().expect("temporary directory");
         let mut tokens = None;
         let auth_section = match auth {
@@ -55,7 +64,7 @@ impl RealRegistry {
                 )
             }
         };
-        let tls_section = if tls { tls_section(dir.path()) } else { String::new() };
+        let tls_section = tls_section(dir.path(), tls);
         let config = format!(
             "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:0\n{tls_section}{auth_section}",
             dir.path().join("data").display()
@@ -85,6 +94,15 @@ impl RealRegistry {
         hosts
     }
 
+    /// As [`Self::host_dir`], with a client's certificate.
+    pub fn client_dir(&self) -> std::path::PathBuf {
+        let hosts = self.host_dir();
+        for (from, to) in [("client.crt", "client.cert"), ("client.key", "client.key")] {
+            std::fs::copy(self.dir.path().join(from), hosts.join(&self.authority).join(to)).expect("copy");
+        }
+        hosts
+    }
+
     /// Pushes `tag` of a layout as `name`, by skopeo; `format` is `oci` or `v2s2`.
     pub fn push(&self, layout: &Layout, tag: &str, name: &str, format: &str) {
         let mut command = Command::new("skopeo");
@@ -110,9 +128,24 @@ impl Drop for RealRegistry {
     }
 }
 
-fn tls_section(dir: &Path) -> String {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    None,
+    Server,
+    Mutual,
+}
+
+fn tls_section(dir: &Path, tls: Tls) -> String {
+    if tls == Tls::None {
+        return String::new();
+    }
     let pki = Pki::create(dir);
-    format!("  tls:\n    certificate: {}\n    key: {}\n", pki.certificate.display(), pki.key.display())
+    let mut section = format!("  tls:\n    certificate: {}\n    key: {}\n", pki.certificate.display(), pki.key.display());
+    if tls == Tls::Mutual {
+        pki.sign(dir, "client", "extendedKeyUsage=clientAuth\nbasicConstraints=CA:FALSE\n");
+        section += &format!("    clientcas:\n      - {}\n", pki.authority.display());
+    }
+    section
 }
 
 /// Starts it on a port of the kernel's choice, which its log tells.

@@ -24,23 +24,30 @@ impl Pki {
             "-out".as_ref(),
             pki.authority.as_os_str(),
         ]));
+        pki.sign(dir, "server", "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
+        pki
+    }
+
+    /// Makes `NAME.crt` and `NAME.key`, signed by the authority.
+    pub fn sign(&self, dir: &Path, name: &str, extensions: &str) {
+        let path = |kind: &str| dir.join(format!("{name}.{kind}"));
+        let new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
         run(Command::new("openssl").args(["req", "-subj", "/CN=localhost"]).args(new_key).args([
             "-keyout".as_ref(),
-            pki.key.as_os_str(),
+            path("key").as_os_str(),
             "-out".as_ref(),
-            path("server.csr").as_os_str(),
+            path("csr").as_os_str(),
         ]));
-        write(&path("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n");
-        run(Command::new("openssl").args(["x509", "-req", "-days", "2", "-CAcreateserial", "-in"]).arg(path("server.csr")).args([
+        write(&path("extensions"), extensions);
+        run(Command::new("openssl").args(["x509", "-req", "-days", "2", "-CAcreateserial", "-in"]).arg(path("csr")).args([
             "-CA".as_ref(),
-            pki.authority.as_os_str(),
+            self.authority.as_os_str(),
             "-CAkey".as_ref(),
-            path("ca.key").as_os_str(),
+            self.authority.with_extension("key").as_os_str(),
             "-extfile".as_ref(),
             path("extensions").as_os_str(),
             "-out".as_ref(),
-            pki.certificate.as_os_str(),
+            path("crt").as_os_str(),
         ]));
-        pki
     }
 }

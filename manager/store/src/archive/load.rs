@@ -9,28 +9,37 @@ use rcontainerd_types::{Digest, Error, ErrorKind, Reference, Result, id};
 use super::{DockerImage, IMAGE_NAME, LoadedImage, REF_NAME};
 use crate::content::{Content, Sealed};
 use crate::descriptor::{Descriptor, media_type};
-use crate::image::{DOCUMENT_MAX, Document, Index, Manifest, diff_ids, is_document};
+use crate::image::{DOCUMENT_MAX, Document, Index, Manifest, declared_diff_ids, is_document};
 use crate::metadata::Labels;
-use crate::unpack::decompress::{self, Compression};
-use crate::unpack::tar::{Entry, EntryKind, TarReader};
+use crate::unpack::Limits;
+use crate::unpack::decompress::{self, Compression, SNIFFED};
+use crate::unpack::tar::{Entry, EntryKind, TarReader, stream_error};
 
 const BUFFER: usize = 256 * 1024;
 /// Files that an archive may hold: each costs a descriptor's worth of memory.
 const FILES_MAX: usize = 100_000;
-/// Bytes of JSON documents that are kept in memory until the archive has been read.
-const DOCUMENTS_MAX: u64 = 64 * 1024 * 1024;
 /// Links that one name may lead through.
 const LINKS_MAX: usize = 16;
 
-/// Reads an archive (plain, gzip or zstd) from a stream into the content store with bounded memory.
+/// Reads an archive (plain, gzip, zstd, xz or bzip2) from a stream into the content store with bounded memory. It is on the disk when
+/// the store is settled.
 ///
 /// # Errors
 /// `InvalidArgument` for what is neither kind of archive or is cut short, `DataLoss` for a blob that does not have its digest,
 /// `ResourceExhausted` on a full disk; then no blob that this call brought is kept.
 pub fn load(content: &Content, stream: impl Read) -> Result<Vec<LoadedImage>> {
+    load_held(content, stream, &mut |_| Ok(()))
+}
+
+/// As [`load`]; `hold` is told of the blobs before garbage collection can see them, and may refuse them.
+///
+/// # Errors
+/// As [`load`], and those of `hold`.
+pub fn load_held(content: &Content, stream: impl Read, hold: &mut dyn FnMut(BTreeSet<Digest>) -> Result<()>) -> Result<Vec<LoadedImage>> {
     let plain = BufReader::with_capacity(BUFFER, decompress::open(stream)?);
     let mut archive = Archive::read(content, &mut TarReader::new(plain))?;
-    let images = archive.images()?;
+    let images = archive.images(content)?;
+    hold(archive.needed.clone())?;
     archive.publish(content)?;
     Ok(images)
 }
@@ -49,10 +58,10 @@ struct Archive {
     links: HashMap<String, String>,
     /// Not yet published blobs.
     sealed: BTreeMap<Digest, Sealed>,
-    /// Small files, kept in memory: the archive's own documents and all that may be one of the images'.
-    documents: HashMap<Digest, Vec<u8>>,
+    /// Manifests made here.
+    made: HashMap<Digest, Vec<u8>>,
+    /// The archive's own documents.
     top: HashMap<String, Vec<u8>>,
-    document_bytes: u64,
     needed: BTreeSet<Digest>,
 }
 
@@ -62,9 +71,8 @@ impl Archive {
             files: HashMap::new(),
             links: HashMap::new(),
             sealed: BTreeMap::new(),
-            documents: HashMap::new(),
+            made: HashMap::new(),
             top: HashMap::new(),
-            document_bytes: 0,
             needed: BTreeSet::new(),
         };
         let session = id::generate()?;
@@ -104,51 +112,45 @@ impl Archive {
             }
             // Docker's archives before 1.10 described each layer so; nobody needs it now.
             EntryKind::Regular if path.ends_with("/VERSION") || path.ends_with("/json") => {}
-            EntryKind::Regular => self.store(content, session, path, entry, tar)?,
+            EntryKind::Regular => self.store(content, session, path, tar)?,
             _ => {}
         }
         Ok(())
     }
 
-    fn store<R: std::io::BufRead>(
-        &mut self,
-        content: &Content,
-        session: &str,
-        path: String,
-        entry: &Entry,
-        tar: &mut TarReader<R>,
-    ) -> Result<()> {
+    fn store<R: std::io::BufRead>(&mut self, content: &Content, session: &str, path: String, tar: &mut TarReader<R>) -> Result<()> {
         let expected = digest_of_path(&path);
         let mut ingest = content.ingest(&format!("load-{session}-{}", self.files.len()), None)?.ephemeral();
-        let mut document = (entry.size <= DOCUMENT_MAX).then(Vec::new);
-        let mut compression = None;
+        let mut start = Vec::with_capacity(SNIFFED);
         loop {
             let chunk = tar.fill()?;
             if chunk.is_empty() {
                 break;
             }
-            compression.get_or_insert_with(|| Compression::sniff(chunk));
+            start.extend(chunk.iter().take(SNIFFED - start.len()));
             ingest.append(chunk)?;
             let length = chunk.len();
-            keep_if_document(&mut document, chunk);
             tar.consume(length);
         }
-        let compression = compression.unwrap_or(Ok(Compression::None))?;
-        let sealed = ingest.seal(None, expected.as_ref()).map_err(|err| err.context(format!("archive member {path:?}")))?;
+        let compression = Compression::sniff(&start);
+        let sealed = ingest.seal_unsynced(None, expected.as_ref()).map_err(|err| err.context(format!("archive member {path:?}")))?;
         let digest = sealed.digest().clone();
-        if let Some(bytes) = document.filter(|bytes| !bytes.is_empty()) {
-            self.document_bytes += bytes.len() as u64;
-            if self.document_bytes > DOCUMENTS_MAX {
-                return Err(Error::new(
-                    ErrorKind::ResourceExhausted,
-                    format!("archive holds more than {DOCUMENTS_MAX} bytes of documents"),
-                ));
-            }
-            self.documents.insert(digest.clone(), bytes);
-        }
         self.files.insert(path, Stored { digest: digest.clone(), size: sealed.size(), compression });
         self.sealed.insert(digest, sealed);
         Ok(())
+    }
+
+    /// A file of the archive that is to be a JSON document; `None` when there is none of that digest.
+    fn document(&self, digest: &Digest) -> Result<Option<Vec<u8>>> {
+        if let Some(made) = self.made.get(digest) {
+            return Ok(Some(made.clone()));
+        }
+        let Some(sealed) = self.sealed.get(digest) else { return Ok(None) };
+        if sealed.size() > DOCUMENT_MAX {
+            let told = format!("archive: {digest} has {} bytes, a config or manifest at most {DOCUMENT_MAX}", sealed.size());
+            return Err(Error::invalid(told));
+        }
+        sealed.read().map(Some)
     }
 
     fn file(&self, path: &str) -> Result<&Stored> {
@@ -165,11 +167,11 @@ impl Archive {
         Err(Error::invalid(format!("archive lacks {path:?}, which its manifest names: is it complete?")))
     }
 
-    fn images(&mut self) -> Result<Vec<LoadedImage>> {
+    fn images(&mut self, content: &Content) -> Result<Vec<LoadedImage>> {
         let docker = self.docker_images()?;
         let images = match self.top.get("index.json") {
             Some(bytes) => self.oci_images(&parse_index(bytes)?, &docker)?,
-            None => docker.iter().map(|image| self.docker_image(image)).collect::<Result<_>>()?,
+            None => docker.iter().map(|image| self.docker_image(content, image)).collect::<Result<_>>()?,
         };
         if images.is_empty() {
             let hint = if self.top.contains_key("repositories") {
@@ -189,6 +191,10 @@ impl Archive {
 
     /// Images of an OCI layout, with the names that a `manifest.json` beside it may add.
     fn oci_images(&mut self, index: &Index, docker: &[DockerImage]) -> Result<Vec<LoadedImage>> {
+        let mut by_config: HashMap<Digest, Vec<&DockerImage>> = HashMap::new();
+        for (config, image) in docker.iter().filter_map(|image| Some((digest_of_path(&image.config)?, image))) {
+            by_config.entry(config).or_default().push(image);
+        }
         let mut images = Vec::new();
         for descriptor in &index.manifests {
             if !is_document(descriptor) || descriptor.annotations.contains_key("vnd.docker.reference.type") {
@@ -200,7 +206,7 @@ impl Archive {
                 return Err(Error::invalid(format!("archive lacks the blobs of image {}: is it complete?", descriptor.digest)));
             }
             let mut names = annotated_names(descriptor);
-            for image in docker.iter().filter(|image| digest_of_path(&image.config).is_some_and(|digest| configs.contains(&digest))) {
+            for image in configs.iter().filter_map(|config| by_config.get(config)).flatten() {
                 names.extend(image.repo_tags.iter().flatten().filter(|name| !is_known(&names, name)).cloned().collect::<Vec<_>>());
             }
             let mut target = Descriptor::new(descriptor.media_type.clone(), descriptor.digest.clone(), descriptor.size);
@@ -216,14 +222,14 @@ impl Archive {
         if depth > 4 {
             return Err(Error::invalid(format!("archive: indexes nest too deep at {}", descriptor.digest)));
         }
-        let Some(bytes) = self.documents.get(&descriptor.digest) else { return Ok(false) };
+        let Some(bytes) = self.document(&descriptor.digest)? else { return Ok(false) };
         if bytes.len() as u64 != descriptor.size {
             return Err(Error::new(
                 ErrorKind::DataLoss,
                 format!("archive: {} has another size than its descriptor says", descriptor.digest),
             ));
         }
-        let document = Document::parse(bytes)?;
+        let document = Document::parse(&bytes)?;
         self.needed.insert(descriptor.digest.clone());
         match document {
             Document::Index(index) => {
@@ -245,23 +251,22 @@ impl Archive {
     }
 
     /// A docker-archive's image has no manifest of its own: one is made of it, as containerd makes it.
-    fn docker_image(&mut self, image: &DockerImage) -> Result<LoadedImage> {
+    fn docker_image(&mut self, content: &Content, image: &DockerImage) -> Result<LoadedImage> {
         let config = self.file(&image.config)?;
         let (config_digest, config_size) = (config.digest.clone(), config.size);
         let named = image.config.strip_suffix(".json").and_then(|hex| format!("sha256:{hex}").parse::<Digest>().ok());
         if named.is_some_and(|named| named != config_digest) {
             return Err(Error::new(ErrorKind::DataLoss, format!("archive member {:?} has digest {config_digest}", image.config)));
         }
-        let bytes =
-            self.documents.get(&config_digest).ok_or_else(|| Error::invalid(format!("archive member {:?} is too large", image.config)))?;
-        let diff_ids = diff_ids(bytes)?;
-        if diff_ids.len() != image.layers.len() {
-            let (ids, layers) = (diff_ids.len(), image.layers.len());
+        let diff_ids = self.docker_config(&config_digest).map_err(|err| err.context(format!("archive member {:?}", image.config)))?;
+        let named = image.layers.as_deref().unwrap_or_default();
+        if diff_ids.len() != named.len() {
+            let (ids, layers) = (diff_ids.len(), named.len());
             return Err(Error::invalid(format!("archive: image {config_digest} has {layers} layers, its config names {ids}")));
         }
         let mut layers = Vec::new();
-        for (path, diff_id) in image.layers.iter().zip(&diff_ids) {
-            layers.push(self.docker_layer(path, diff_id)?);
+        for (path, diff_id) in named.iter().zip(&diff_ids) {
+            layers.push(self.docker_layer(content, path, diff_id)?);
         }
         let manifest = Manifest {
             schema_version: 2,
@@ -274,12 +279,22 @@ impl Archive {
         let digest = Digest::sha256(&bytes);
         let target = Descriptor::new(media_type::DOCKER_MANIFEST, digest.clone(), bytes.len() as u64);
         self.needed.insert(digest.clone());
-        self.documents.insert(digest, bytes);
+        self.made.insert(digest, bytes);
         Ok(LoadedImage { names: image.repo_tags.clone().unwrap_or_default(), target })
     }
 
-    fn docker_layer(&self, path: &str, diff_id: &Digest) -> Result<Descriptor> {
+    /// The DiffIDs of an image's config.
+    fn docker_config(&self, digest: &Digest) -> Result<Vec<Digest>> {
+        let bytes = self.document(digest)?.ok_or_else(|| Error::internal(format!("{digest} was read and is not there")))?;
+        declared_diff_ids(&bytes)
+    }
+
+    fn docker_layer(&mut self, content: &Content, path: &str, diff_id: &Digest) -> Result<Descriptor> {
         let stored = self.file(path)?;
+        if matches!(stored.compression, Compression::Bzip2 | Compression::Xz) {
+            let packed = stored.digest.clone();
+            return self.plain_layer(content, &packed, diff_id).map_err(|err| err.context(format!("archive member {path:?}")));
+        }
         let media_type = match stored.compression {
             Compression::None if stored.digest != *diff_id => {
                 let message = format!("archive member {path:?} has digest {}, the image's config says {diff_id}", stored.digest);
@@ -288,8 +303,29 @@ impl Archive {
             Compression::None => media_type::DOCKER_LAYER,
             Compression::Gzip => media_type::DOCKER_LAYER_GZIP,
             Compression::Zstd => media_type::DOCKER_LAYER_ZSTD,
+            Compression::Bzip2 | Compression::Xz => return Err(Error::internal("a layer that is stored plain is not")),
         };
         Ok(Descriptor::new(media_type, stored.digest.clone(), stored.size))
+    }
+
+    /// No media type says xz or bzip2: such a layer is kept as the plain tar that it is.
+    fn plain_layer(&mut self, content: &Content, packed: &Digest, diff_id: &Digest) -> Result<Descriptor> {
+        let mut ingest = content.ingest(&format!("load-layer-{}", id::generate()?), None)?.ephemeral();
+        let sealed = self.sealed.get(packed).ok_or_else(|| Error::internal(format!("{packed} was read and is not there")))?;
+        let mut plain = decompress::open(sealed.open()?)?;
+        let mut piece = Vec::with_capacity(BUFFER);
+        while plain.by_ref().take(BUFFER as u64).read_to_end(&mut piece).map_err(stream_error)? > 0 {
+            ingest.append(&piece)?;
+            piece.clear();
+            if ingest.offset() > Limits::default().stream {
+                let told = format!("the layer unpacks to more than the limit of {} bytes", Limits::default().stream);
+                return Err(Error::new(ErrorKind::ResourceExhausted, told));
+            }
+        }
+        let sealed = ingest.seal_unsynced(None, Some(diff_id))?;
+        let descriptor = Descriptor::new(media_type::DOCKER_LAYER, diff_id.clone(), sealed.size());
+        self.sealed.insert(diff_id.clone(), sealed);
+        Ok(descriptor)
     }
 
     fn publish(mut self, content: &Content) -> Result<()> {
@@ -297,23 +333,14 @@ impl Archive {
         for digest in &self.needed {
             if let Some(sealed) = self.sealed.remove(digest) {
                 blobs.push(sealed);
-            } else if let Some(made) = self.documents.get(digest) {
+            } else if let Some(made) = self.made.get(digest) {
                 let mut ingest = content.ingest(&format!("load-manifest-{}", id::generate()?), None)?.ephemeral();
                 ingest.append(made)?;
-                blobs.push(ingest.seal(None, Some(digest))?);
+                blobs.push(ingest.seal_unsynced(None, Some(digest))?);
             }
         }
         content.publish(blobs, &Labels::new())?;
         Ok(())
-    }
-}
-
-/// Only JSON documents are kept beside their ingest.
-fn keep_if_document(document: &mut Option<Vec<u8>>, chunk: &[u8]) {
-    let Some(bytes) = document else { return };
-    bytes.extend_from_slice(chunk);
-    if !bytes.starts_with(b"{") {
-        *document = None;
     }
 }
 
@@ -354,8 +381,10 @@ fn is_known(names: &[String], name: &str) -> bool {
 /// One image under several names is listed several times in an OCI layout.
 fn merge(images: Vec<LoadedImage>) -> Vec<LoadedImage> {
     let mut merged: Vec<LoadedImage> = Vec::new();
+    let mut places: HashMap<Digest, usize> = HashMap::new();
     for image in images {
-        match merged.iter_mut().find(|known| known.target.digest == image.target.digest) {
+        let place = *places.entry(image.target.digest.clone()).or_insert(merged.len());
+        match merged.get_mut(place) {
             Some(known) => {
                 let fresh: Vec<String> = image.names.into_iter().filter(|name| !is_known(&known.names, name)).collect();
                 known.names.extend(fresh);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
 
-pub use load::load;
+pub use load::{load, load_held};
 pub use save::save;
 
 /// containerd's annotation for a full image name in an OCI layout.
@@ -42,7 +42,7 @@ struct DockerImage {
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
     #[serde(default)]
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
 /// The path of a blob in an OCI layout.

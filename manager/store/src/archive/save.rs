@@ -56,7 +56,7 @@ impl Plan {
                 }
             }
         }
-        self.docker_image(DockerImage { config: blob_path(&manifest.config.digest), repo_tags: Some(tags), layers });
+        self.docker_image(DockerImage { config: blob_path(&manifest.config.digest), repo_tags: Some(tags), layers: Some(layers) });
         Ok(())
     }
 

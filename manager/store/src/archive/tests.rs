@@ -212,3 +212,154 @@ fn a_blob_that_lies_about_its_digest_is_refused() {
     assert_eq!(err.kind(), ErrorKind::DataLoss, "{err}");
     assert_eq!(bench.ingests_left(), 0);
 }
+
+/// A docker-archive in memory: its config as it is given, and its layers.
+fn docker_archive(config: &[u8], layers: &[&[u8]]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, bytes).expect("append");
+    };
+    let names: Vec<String> = (0..layers.len()).map(|n| format!("{n}/layer.tar")).collect();
+    add("config", config);
+    names.iter().zip(layers).for_each(|(name, bytes)| add(name, bytes));
+    let manifest = serde_json::json!([{ "Config": "config", "RepoTags": ["app:1"], "Layers": names }]);
+    add("manifest.json", manifest.to_string().as_bytes());
+    archive.into_inner().expect("archive")
+}
+
+fn layer_of(file: &str, content: &[u8]) -> Vec<u8> {
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    layer.append_data(&mut header, file, content).expect("append");
+    layer.into_inner().expect("layer")
+}
+
+fn config_of(layers: &[&[u8]]) -> Vec<u8> {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| Digest::sha256(layer).to_string()).collect();
+    serde_json::json!({ "architecture": "amd64", "os": "linux", "rootfs": { "type": "layers", "diff_ids": diff_ids } })
+        .to_string()
+        .into_bytes()
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    std::io::Read::read_to_end(&mut liblzma::read::XzEncoder::new(bytes, 1), &mut packed).expect("xz");
+    packed
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    std::io::Read::read_to_end(&mut bzip2::read::BzEncoder::new(bytes, bzip2::Compression::fast()), &mut packed).expect("bzip2");
+    packed
+}
+
+#[test]
+fn archives_and_layers_packed_with_xz_or_bzip2_are_read() {
+    let (lower, upper) = (layer_of("low", &[b'l'; 70_000]), layer_of("BZh9", b"named like bzip2"));
+    let config = config_of(&[&lower, &upper]);
+    let plain = docker_archive(&config, &[&lower, &upper]);
+    let inside = docker_archive(&config, &[&xz(&lower), &bzip2(&upper)]);
+    let two_streams = [xz(&plain[..5000]), xz(&plain[5000..])].concat();
+    for (what, bytes) in [
+        ("xz", xz(&plain)),
+        ("bzip2", bzip2(&plain)),
+        ("layers", inside.clone()),
+        ("layers in xz", xz(&inside)),
+        ("two streams of xz", two_streams),
+    ] {
+        let bench = Bench::new();
+        let images = load(&bench.store.content("test"), Trickle(&bytes)).unwrap_or_else(|err| panic!("{what}: {err}"));
+        let (_, manifest) = image::resolve(&bench.store.content("test"), &images[0].target, &Platform::host()).expect("resolve");
+        let types: Vec<&str> = manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
+        assert_eq!(types, [crate::descriptor::media_type::DOCKER_LAYER; 2], "{what}: kept as what media types can say");
+        assert_eq!(fs::read(bench.unpack(&images[0].target).join("low")).expect("read").len(), 70_000, "{what}");
+        assert_eq!(bench.ingests_left(), 0, "{what}");
+    }
+}
+
+/// A socket that gives a byte at a time at first.
+struct Trickle<'a>(&'a [u8]);
+
+impl std::io::Read for Trickle<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = if self.0.len().is_multiple_of(3) { 1 } else { 700 };
+        let most = buffer.len().min(most);
+        std::io::Read::read(&mut self.0, &mut buffer[..most])
+    }
+}
+
+#[test]
+fn packed_archives_that_are_cut_short_or_damaged_or_go_on_are_refused() {
+    let layer = layer_of("a", &(0..200_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>());
+    let plain = docker_archive(&config_of(&[&layer]), &[&layer]);
+    for (what, packed) in [("xz", xz(&plain)), ("bzip2", bzip2(&plain))] {
+        let bench = Bench::new();
+        let refused = |how: &str, bytes: &[u8]| {
+            let err = load(&bench.store.content("test"), bytes).expect_err(how);
+            assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{what} {how}: {err}");
+            assert!(!err.message().contains('\n'), "{what} {how}: {err}");
+            assert!(bench.store.content("test").list().expect("list").is_empty(), "{what} {how}");
+            assert_eq!(bench.ingests_left(), 0, "{what} {how}");
+        };
+        for length in [12, packed.len() / 3, packed.len() - 3000] {
+            refused("cut short", &packed[..length]);
+        }
+        let mut damaged = packed.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle..middle + 8].iter_mut().for_each(|byte| *byte ^= 0xff);
+        refused("damaged", &damaged);
+    }
+    let bench = Bench::new();
+    let wrong = layer_of("b", b"other");
+    let err = load(&bench.store.content("test"), docker_archive(&config_of(&[&wrong]), &[&xz(&layer)]).as_slice()).expect_err("another");
+    assert_eq!(err.kind(), ErrorKind::DataLoss, "{err}");
+    let cut = xz(&layer);
+    let err = load(&bench.store.content("test"), docker_archive(&config_of(&[&layer]), &[&cut[..cut.len() / 2]]).as_slice());
+    assert_eq!(err.expect_err("a layer cut short").kind(), ErrorKind::InvalidArgument);
+    assert_eq!(bench.ingests_left(), 0);
+}
+
+#[test]
+fn an_xz_stream_that_wants_too_much_memory_is_told_so() {
+    let mut options = liblzma::stream::LzmaOptions::new_preset(0).expect("options");
+    options.dict_size(512 << 20);
+    let mut filters = liblzma::stream::Filters::new();
+    filters.lzma2(&options);
+    let encoder = liblzma::stream::Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc32).expect("encoder");
+    let mut packed = Vec::new();
+    std::io::Read::read_to_end(&mut liblzma::read::XzEncoder::new_stream(&[0u8; 4096][..], encoder), &mut packed).expect("xz");
+    let err = load(&Bench::new().store.content("test"), packed.as_slice()).expect_err("refused");
+    assert!(err.message().contains("dictionary needs more than 128 MiB"), "{err}");
+}
+
+#[test]
+fn a_config_that_is_none_is_refused_for_what_it_is() {
+    let layer = layer_of("a", b"a");
+    let large = [b"{\"a\":\"".as_slice(), &vec![b'x'; 9 << 20], b"\"}"].concat();
+    for (config, told) in [
+        (b"null".as_slice(), "invalid image JSON, no RootFS key"),
+        (b"{}", "invalid image JSON, no RootFS key"),
+        (b" \n{\"rootfs\":null}", "invalid image JSON, no RootFS key"),
+        (b"", "image config is malformed: EOF while parsing"),
+        (b"[]", "invalid image JSON, no RootFS key"),
+        (b"5", "image config is malformed: invalid type"),
+        (b"x", "image config is malformed: expected value"),
+        (b"{\"rootfs\":5}", "image config is malformed: invalid type"),
+        (b"{\"rootfs\":{\"diff_ids\":[\"x\"]}}", "image config is malformed"),
+        (b"{\"rootfs\":{\"diff_ids\":[]}}", "has 1 layers, its config names 0"),
+        (&large, "bytes, a config or manifest at most"),
+    ] {
+        let bench = Bench::new();
+        let err = load(&bench.store.content("test"), docker_archive(config, &[&layer]).as_slice()).expect_err(told);
+        assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{told}: {err}");
+        assert!(err.message().contains(told), "{told}: {err}");
+        assert_eq!(bench.ingests_left(), 0, "{told}");
+    }
+    let none = docker_archive(&config_of(&[]), &[]);
+    assert_eq!(load(&Bench::new().store.content("test"), none.as_slice()).expect("an image without layers").len(), 1);
+}

@@ -11,9 +11,11 @@ use rcontainerd_types::digest::{Algorithm, Hasher};
 use rcontainerd_types::{Digest, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{BlobInfo, Content, Expected, Shared};
+use super::follow::{End, Follower, Progress};
+use super::{BLOBS, BlobInfo, Content, Expected, Shared};
 use crate::fs::{self, failed};
 use crate::metadata::Labels;
+use crate::settle::{Thing, Unsettled};
 
 const REHASH_BUFFER: usize = 1 << 20;
 
@@ -50,13 +52,28 @@ pub struct Ingest {
     hasher: Hasher,
     offset: u64,
     expected: Option<Expected>,
+    followed: Followed,
 }
 
-/// A complete, verified, synced blob that has no name yet; removed when it is dropped instead of published.
+/// Tells those who read along that nothing more will come, whatever becomes of the ingest.
+#[derive(Default)]
+struct Followed(Option<Arc<Progress>>);
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.0 {
+            progress.end(End::GivenUp);
+        }
+    }
+}
+
+/// A complete, verified blob that has no name yet; removed when it is dropped instead of published.
 pub struct Sealed {
     digest: Digest,
     size: u64,
     slot: Slot,
+    /// Else it is on the disk when the store is settled after it was published.
+    synced: bool,
 }
 
 impl Sealed {
@@ -67,6 +84,29 @@ impl Sealed {
     /// Bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// All of it.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub fn read(&self) -> Result<Vec<u8>> {
+        let path = self.slot.data();
+        std::fs::read(&path).map_err(failed("read", &path))
+    }
+
+    fn sync(&self) -> Result<()> {
+        let path = self.slot.data();
+        File::open(&path).and_then(|file| file.sync_all()).map_err(failed("fsync", &path))
+    }
+
+    /// From its first byte.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(&self) -> Result<File> {
+        let path = self.slot.data();
+        File::open(&path).map_err(failed("open", &path))
     }
 }
 
@@ -167,7 +207,15 @@ impl Content {
             .open(&path)
             .map_err(failed("open", &path))?;
         let algorithm = wanted.map_or(Algorithm::Sha256, Digest::algorithm);
-        Ok(Ingest { content: self.clone(), slot, file, hasher: algorithm.hasher(), offset: 0, expected: expected.cloned() })
+        Ok(Ingest {
+            content: self.clone(),
+            slot,
+            file,
+            hasher: algorithm.hasher(),
+            offset: 0,
+            expected: expected.cloned(),
+            followed: Followed::default(),
+        })
     }
 
     /// The namespace's unfinished ingests.
@@ -200,15 +248,63 @@ impl Content {
         slot.remove()
     }
 
+    /// As `abort`, but whoever still writes it is not waited for: its commit will find nothing.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn discard(&self, key: &str) -> Result<()> {
+        let dir = self.shared.root.join("ingest").join(slot_name(&self.namespace, key));
+        match dir.exists() {
+            true => fs::remove_tree_if_there(&dir),
+            false => Err(Error::not_found(format!("ingest {key:?} not found"))),
+        }
+    }
+
     /// Gives sealed blobs their names and makes them visible, all in one transaction.
     ///
     /// # Errors
     /// I/O and database errors; then none of them is visible.
     #[expect(clippy::needless_pass_by_value, reason = "what is published must be dropped: its slot goes with it")]
     pub fn publish(&self, blobs: Vec<Sealed>, labels: &Labels) -> Result<Vec<BlobInfo>> {
-        let _publishing = self.shared.hold_publishing();
+        let mut publishing = self.shared.hold_publishing();
+        let published = match blobs.iter().all(|blob| blob.synced) {
+            true => self.publish_synced(&blobs, labels),
+            false => self.publish_unsettled(&blobs, labels),
+        };
+        if published.is_err() {
+            // On a full disk the database may not open again before there is room: then it is decided later.
+            let doubtful = blobs.iter().map(|blob| &blob.digest).filter(|digest| self.shared.remove_stray(digest).is_err());
+            publishing.extend(doubtful.cloned());
+        }
+        published
+    }
+
+    /// Without a sync: they are on the disk when the store is settled.
+    fn publish_unsettled(&self, blobs: &[Sealed], labels: &Labels) -> Result<Vec<BlobInfo>> {
+        let mut things = Vec::new();
+        for blob in blobs {
+            let target = self.shared.blob_path(&blob.digest);
+            let known = self.shared.metadata.read(|tx| tx.get(BLOBS, &blob.digest.to_string()))?.is_some();
+            // What others count on is replaced only where it is damaged, and then by what is on the disk.
+            if !known {
+                rename_into_place(blob, &target)?;
+            } else if std::fs::metadata(&target).map_or(true, |found| found.len() != blob.size) {
+                blob.sync()?;
+                rename_into_place(blob, &target)?;
+                self.shared.sync_dir_of(&target)?;
+            }
+            things.push(Thing::Blob(blob.digest.clone()));
+        }
+        self.shared.waiting.show(&things, |tx, marks| {
+            let visible =
+                |(blob, mark): (&Sealed, &Unsettled)| self.make_visible(tx, &blob.digest, blob.size, labels.clone(), Some(mark.clone()));
+            blobs.iter().zip(marks).map(visible).collect()
+        })
+    }
+
+    fn publish_synced(&self, blobs: &[Sealed], labels: &Labels) -> Result<Vec<BlobInfo>> {
         let mut dirs = Vec::new();
-        for blob in &blobs {
+        for blob in blobs {
             let target = self.shared.blob_path(&blob.digest);
             rename_into_place(blob, &target)?;
             let dir = target.parent().map(Path::to_owned).unwrap_or_default();
@@ -219,10 +315,9 @@ impl Content {
         for dir in &dirs {
             fs::sync_dir(dir)?;
         }
-        let infos = self.shared.metadata.write(|tx| {
-            blobs.iter().map(|blob| self.make_visible(tx, &blob.digest, blob.size, labels.clone())).collect::<Result<Vec<_>>>()
-        })?;
-        Ok(infos)
+        self.shared.metadata.write(|tx| {
+            blobs.iter().map(|blob| self.make_visible(tx, &blob.digest, blob.size, labels.clone(), None)).collect::<Result<Vec<_>>>()
+        })
     }
 }
 
@@ -256,6 +351,10 @@ fn read_status(dir: &Path) -> Option<(String, IngestStatus)> {
 }
 
 impl Shared {
+    fn sync_dir_of(&self, file: &Path) -> Result<()> {
+        file.parent().map_or(Ok(()), fs::sync_dir)
+    }
+
     /// Unfinished ingests of all namespaces; a directory that a crash left without its two files is not one.
     pub fn all_ingests(&self) -> Result<Vec<(String, IngestStatus)>> {
         let root = self.root.join("ingest");
@@ -267,6 +366,23 @@ impl Ingest {
     /// Bytes that are already here: where the sender goes on.
     pub fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// Reads the blob from its first byte while it arrives.
+    ///
+    /// # Errors
+    /// When the file cannot be opened again.
+    pub fn follow(&mut self) -> Result<Follower> {
+        let path = self.slot.data();
+        let file = File::open(&path).map_err(failed("open", &path))?;
+        let progress = self.followed.0.get_or_insert_with(Arc::default);
+        progress.reached(self.offset);
+        Ok(Follower::new(file, Arc::clone(progress)))
+    }
+
+    /// Of the bytes that are already here.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
     }
 
     /// Removed when it is dropped before its commit: for a source that cannot be asked to go on where it ended.
@@ -296,6 +412,9 @@ impl Ingest {
         }
         self.hasher.update(bytes);
         self.offset += bytes.len() as u64;
+        if let Some(progress) = &self.followed.0 {
+            progress.reached(self.offset);
+        }
         Ok(())
     }
 
@@ -323,11 +442,33 @@ impl Ingest {
         infos.pop().ok_or_else(|| Error::internal("publishing one blob gave none"))
     }
 
+    /// As `commit`, but it is on the disk only when the store is settled ([`crate::Store::settle`]); until then a power loss takes it.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn commit_unsettled(self, size: Option<u64>, digest: Option<&Digest>, labels: &Labels) -> Result<BlobInfo> {
+        let content = self.content.clone();
+        let sealed = self.seal_unsynced(size, digest)?;
+        let mut infos = content.publish(vec![sealed], labels)?;
+        infos.pop().ok_or_else(|| Error::internal("publishing one blob gave none"))
+    }
+
     /// Verifies and syncs; `Content::publish` then gives many blobs their names in one transaction.
     ///
     /// # Errors
     /// As `commit`.
-    pub fn seal(mut self, size: Option<u64>, digest: Option<&Digest>) -> Result<Sealed> {
+    pub fn seal(self, size: Option<u64>, digest: Option<&Digest>) -> Result<Sealed> {
+        let mut sealed = self.seal_unsynced(size, digest)?;
+        sealed.sync()?;
+        sealed.synced = true;
+        Ok(sealed)
+    }
+
+    /// Verifies; once published it is on the disk when the store is settled.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub fn seal_unsynced(mut self, size: Option<u64>, digest: Option<&Digest>) -> Result<Sealed> {
         let size = size.or(self.expected.as_ref().map(|expected| expected.size));
         let digest = digest.cloned().or(self.expected.as_ref().map(|expected| expected.digest.clone()));
         if let Some(digest) = &digest
@@ -337,14 +478,16 @@ impl Ingest {
             self.rehash()?;
         }
         let path = self.slot.data();
-        let Self { mut slot, file, hasher, offset, .. } = self;
+        let Self { mut slot, file, hasher, offset, followed, .. } = self;
         // From here on it is published or removed: a sealed blob cannot be resumed.
         slot.spoiled = true;
         let found = hasher.finish();
         verify(offset, &found, size, digest.as_ref())?;
+        if let Some(progress) = &followed.0 {
+            progress.end(End::Complete);
+        }
         file.set_permissions(Permissions::from_mode(0o444)).map_err(failed("chmod", &path))?;
-        file.sync_all().map_err(failed("fsync", &path))?;
-        Ok(Sealed { digest: found, size: offset, slot })
+        Ok(Sealed { digest: found, size: offset, slot, synced: false })
     }
 
     /// Removes what has arrived.
@@ -356,10 +499,7 @@ impl Ingest {
     }
 
     fn algorithm(&self) -> Algorithm {
-        match self.hasher {
-            Hasher::Sha256(_) => Algorithm::Sha256,
-            Hasher::Sha512(_) => Algorithm::Sha512,
-        }
+        self.hasher.algorithm()
     }
 
     /// Brings hasher and offset in step with the bytes on disk.

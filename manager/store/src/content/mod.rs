@@ -9,6 +9,7 @@
 //! A blob file without a row in `blobs` is what a crash left between rename and transaction; it is swept at open.
 
 mod blobs;
+mod follow;
 mod ingest;
 
 use std::collections::{BTreeSet, HashSet};
@@ -21,12 +22,14 @@ use rcontainerd_types::{Digest, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::fs;
-use crate::metadata::{Labels, Metadata, Table, WriteTx, key, prefix};
+use crate::metadata::{Durability, Labels, Metadata, Table, WriteTx, key, prefix};
+use crate::settle::{Unsettled, Waiting};
 
 pub use blobs::BlobReader;
+pub use follow::Follower;
 pub use ingest::{Ingest, IngestStatus, Sealed};
 
-pub const CONTENT: Table<ContentRecord> = Table::new("content", 1);
+pub const CONTENT: Table<ContentRecord> = Table::new("content", 1).followed();
 pub const BLOBS: Table<BlobRow> = Table::new("blobs", 1);
 
 /// A namespace's view of a blob.
@@ -46,6 +49,9 @@ pub struct BlobRow {
     /// Bytes.
     pub size: u64,
     pub namespaces: BTreeSet<String>,
+    /// It waits for a sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<Unsettled>,
 }
 
 /// What is known of a blob.
@@ -76,11 +82,13 @@ pub struct Expected {
 pub(crate) struct Shared {
     root: PathBuf,
     metadata: Arc<Metadata>,
+    waiting: Arc<Waiting>,
     /// Ingest directories that have a writer.
     active: Mutex<HashSet<String>>,
     /// Held from a rename into `blobs/` to its transaction, and from a transaction that drops a row to the unlink:
     /// so a blob is never unlinked after another writer has just published it. No other lock is taken under it.
-    publishing: Mutex<()>,
+    /// In it: files that may be nobody's and could not be removed yet, or of which the database could not be asked.
+    publishing: Mutex<Vec<Digest>>,
 }
 
 /// A namespace's content; cheap to clone.
@@ -92,18 +100,42 @@ pub struct Content {
 
 impl Shared {
     /// Makes the directories and sweeps what a crash left unpublished.
-    pub fn open(root: PathBuf, metadata: Arc<Metadata>) -> Result<Self> {
+    pub fn open(root: PathBuf, metadata: Arc<Metadata>, waiting: Arc<Waiting>) -> Result<Self> {
         for sub in ["blobs/sha256", "blobs/sha512", "ingest"] {
             fs::make_private_dir(&root.join(sub))?;
         }
-        let shared = Self { root, metadata, active: Mutex::default(), publishing: Mutex::default() };
+        let shared = Self { root, metadata, waiting, active: Mutex::default(), publishing: Mutex::default() };
         shared.sweep_unpublished()?;
         Ok(shared)
     }
 
     /// While it is held no blob is published or unlinked by others.
-    pub fn hold_publishing(&self) -> MutexGuard<'_, ()> {
-        self.publishing.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn hold_publishing(&self) -> MutexGuard<'_, Vec<Digest>> {
+        let mut doubtful = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        doubtful.retain(|digest| self.remove_stray(digest).is_err());
+        doubtful
+    }
+
+    /// Removes a blob's file that no namespace has; called while publishing is held.
+    fn remove_stray(&self, digest: &Digest) -> Result<()> {
+        match self.metadata.read(|tx| Ok(tx.get(BLOBS, &digest.to_string())?.is_some()))? {
+            true => Ok(()),
+            false => fs::remove_file_if_there(&self.blob_path(digest)),
+        }
+    }
+
+    /// Removes the files of blobs that have lost their rows; what cannot be removed now goes with the next change.
+    pub fn remove_strays(&self, digests: Vec<Digest>) {
+        let mut publishing = self.hold_publishing();
+        publishing.extend(digests.into_iter().filter(|digest| self.remove_stray(digest).is_err()));
+    }
+
+    /// Removes the file of a blob that has lost its rows; one that cannot be removed now goes with the next change.
+    pub fn unlink(&self, publishing: &mut Vec<Digest>, digest: Digest) {
+        if let Err(err) = fs::remove_file_if_there(&self.blob_path(&digest)) {
+            tracing::warn!(%digest, "the file of a removed blob stays for now: {err}");
+            publishing.push(digest);
+        }
     }
 
     /// The digest that the stored bytes really have.
@@ -190,13 +222,23 @@ impl Content {
     /// # Errors
     /// `NotFound`.
     pub fn set_labels(&self, digest: &Digest, labels: Labels) -> Result<BlobInfo> {
-        self.shared.metadata.write(|tx| {
-            let mut record = tx.get(CONTENT, &self.key(digest))?.ok_or_else(|| not_found(digest))?;
-            record.labels = labels;
-            record.updated = Timestamp::now();
-            tx.put(CONTENT, &self.key(digest), &record)?;
-            Ok(BlobInfo::new(digest.clone(), record))
-        })
+        self.shared.metadata.write(|tx| self.label_in(tx, digest, |all| *all = labels))
+    }
+
+    /// Adds labels, in the caller's transaction.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn add_labels_in(&self, tx: &WriteTx<'_>, digest: &Digest, labels: Labels) -> Result<()> {
+        self.label_in(tx, digest, |all| all.extend(labels)).map(drop)
+    }
+
+    fn label_in(&self, tx: &WriteTx<'_>, digest: &Digest, change: impl FnOnce(&mut Labels)) -> Result<BlobInfo> {
+        let mut record = tx.get(CONTENT, &self.key(digest))?.ok_or_else(|| not_found(digest))?;
+        change(&mut record.labels);
+        record.updated = Timestamp::now();
+        tx.put(CONTENT, &self.key(digest), &record)?;
+        Ok(BlobInfo::new(digest.clone(), record))
     }
 
     /// Opens the blob for reading; its size is checked, its bytes are not hashed again (`fsck` does).
@@ -245,9 +287,13 @@ impl Content {
     /// # Errors
     /// When the database cannot be written.
     pub fn adopt(&self, digest: &Digest, labels: Labels) -> Result<bool> {
+        let name = digest.to_string();
+        if self.shared.metadata.read(|tx| tx.get(BLOBS, &name))?.is_some_and(|row| row.unsettled.is_some()) {
+            self.shared.waiting.settle(|_| Ok(()))?;
+        }
         let _publishing = self.shared.hold_publishing();
-        self.shared.metadata.write(|tx| match tx.get(BLOBS, &digest.to_string())? {
-            Some(row) => self.make_visible(tx, digest, row.size, labels).map(|_| true),
+        self.shared.metadata.write(|tx| match tx.get(BLOBS, &name)? {
+            Some(row) => self.make_visible(tx, digest, row.size, labels, None).map(|_| true),
             None => Ok(false),
         })
     }
@@ -262,21 +308,19 @@ impl Content {
 
     /// Deletes in one transaction; says whether any of them was there.
     pub(crate) fn delete_many(&self, digests: &[Digest]) -> Result<bool> {
-        let _publishing = self.shared.hold_publishing();
+        let mut publishing = self.shared.hold_publishing();
         let mut any = false;
-        let unreferenced = self.shared.metadata.write(|tx| {
+        let unreferenced = self.shared.metadata.write_freeing(Durability::Immediate, |tx| {
             let mut unreferenced = Vec::new();
             for digest in digests {
                 any |= tx.contains(CONTENT, &self.key(digest))?;
                 if self.delete_in(tx, digest)? {
-                    unreferenced.push(digest);
+                    unreferenced.push(digest.clone());
                 }
             }
             Ok(unreferenced)
         })?;
-        for digest in unreferenced {
-            fs::remove_file_if_there(&self.shared.blob_path(digest))?;
-        }
+        unreferenced.into_iter().for_each(|digest| self.shared.unlink(&mut publishing, digest));
         Ok(any)
     }
 
@@ -300,10 +344,12 @@ impl Content {
     }
 
     /// Writes the rows of a blob whose file is in place; labels are added to those it may have.
-    fn make_visible(&self, tx: &WriteTx<'_>, digest: &Digest, size: u64, labels: Labels) -> Result<BlobInfo> {
+    fn make_visible(&self, tx: &WriteTx<'_>, digest: &Digest, size: u64, labels: Labels, unsettled: Option<Unsettled>) -> Result<BlobInfo> {
         let name = digest.to_string();
-        let mut row = tx.get(BLOBS, &name)?.unwrap_or(BlobRow { size, namespaces: BTreeSet::new() });
+        let mut row = tx.get(BLOBS, &name)?.unwrap_or(BlobRow { size, namespaces: BTreeSet::new(), unsettled: unsettled.clone() });
         row.size = size;
+        // A blob that was on the disk before stays there; one that has just been synced is.
+        row.unsettled = row.unsettled.and(unsettled);
         row.namespaces.insert(self.namespace.clone());
         tx.put(BLOBS, &name, &row)?;
         let now = Timestamp::now();

@@ -10,6 +10,7 @@ pub struct Table<T> {
     pub(super) name: &'static str,
     pub(super) version: u32,
     pub(super) min_reader: u32,
+    pub(super) followed: bool,
     record: PhantomData<fn() -> T>,
 }
 
@@ -24,13 +25,20 @@ impl<T> Copy for Table<T> {}
 impl<T> Table<T> {
     /// `version` counts the record's changes; readers of version 1 can still read it.
     pub const fn new(name: &'static str, version: u32) -> Self {
-        Self { name, version, min_reader: 1, record: PhantomData }
+        Self { name, version, min_reader: 1, followed: false, record: PhantomData }
     }
 
     /// The oldest version of this declaration that understands what is written now.
     #[must_use]
     pub const fn min_reader(mut self, version: u32) -> Self {
         self.min_reader = version;
+        self
+    }
+
+    /// Its changes can be followed ([`super::Metadata::read_since`]).
+    #[must_use]
+    pub const fn followed(mut self) -> Self {
+        self.followed = true;
         self
     }
 

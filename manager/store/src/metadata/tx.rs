@@ -1,6 +1,7 @@
 //! Transactions: get, list, put, delete on typed tables.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rcontainerd_types::{Error, ErrorKind, Result};
@@ -8,8 +9,10 @@ use redb::{ReadableTable, TableError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::database_error;
+use super::follow::Touched;
+use super::journal::Change;
 use super::table::{SCHEMA, SchemaRow, Table};
+use super::{CHANGES, NUMBERS, database_error};
 
 type Schema = Mutex<HashMap<String, SchemaRow>>;
 type Raw<'a> = (&'a str, &'a [u8]);
@@ -91,13 +94,81 @@ impl<'a> ReadTx<'a> {
 pub struct WriteTx<'a> {
     inner: redb::WriteTransaction,
     schema: &'a Schema,
-    /// Rows to add to `schema` once the commit is durable.
+    /// Rows to add to `schema` once it is committed.
     declared: Mutex<HashMap<String, SchemaRow>>,
+    /// What a volatile transaction changes, for the journal.
+    changes: Option<Mutex<Vec<Change>>>,
+    /// Directories that its records name.
+    named: Mutex<BTreeSet<PathBuf>>,
+    /// Changed records of followed tables, and the number under which they are noted.
+    touched: Mutex<(u64, Vec<Touched>)>,
 }
 
 impl<'a> WriteTx<'a> {
-    pub(super) fn new(inner: redb::WriteTransaction, schema: &'a Schema) -> Self {
-        Self { inner, schema, declared: Mutex::default() }
+    pub(super) fn new(inner: redb::WriteTransaction, schema: &'a Schema, volatile: bool) -> Self {
+        Self {
+            inner,
+            schema,
+            declared: Mutex::default(),
+            changes: volatile.then(Mutex::default),
+            named: Mutex::default(),
+            touched: Mutex::default(),
+        }
+    }
+
+    /// Tells that a record of this transaction counts on a directory that has just been made: whatever makes the record durable, this
+    /// transaction or a later one, has the directory and its name in its parent on the disk before. A database's own sync does not: of
+    /// a file whose size stays it writes the bytes, not the file system's journal.
+    pub fn names_directory(&self, path: &Path) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        named.extend([Some(path), path.parent()].into_iter().flatten().map(Path::to_owned));
+    }
+
+    /// What [`Self::names_directory`] was told.
+    pub(super) fn take_named(&self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.named.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The changed records of followed tables, with their number; nothing when there are none.
+    pub(super) fn take_touched(&self) -> (u64, Vec<Touched>) {
+        std::mem::take(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What has been changed so far; nothing for a durable transaction.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        self.changes.take().map(|changes| changes.into_inner().unwrap_or_else(PoisonError::into_inner)).unwrap_or_default()
+    }
+
+    /// Before a record of a followed table changes.
+    fn touch<T>(&self, table: Table<T>, key: &str) -> Result<()> {
+        if !table.followed {
+            return Ok(());
+        }
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        if touched.1.is_empty() {
+            touched.0 = self.next(NUMBERS, CHANGES)?;
+        }
+        touched.1.push(Touched { table: table.name, key: key.to_owned() });
+        Ok(())
+    }
+
+    fn note(&self, table: &str, key: &str, value: Option<&[u8]>) {
+        if let Some(changes) = &self.changes {
+            // JSON is UTF-8.
+            let value = value.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            changes.lock().unwrap_or_else(PoisonError::into_inner).push(Change { table: table.to_owned(), key: key.to_owned(), value });
+        }
+    }
+
+    /// Repeats what a journal tells.
+    pub(super) fn redo(&self, change: &Change) -> Result<()> {
+        let definition = redb::TableDefinition::<&str, &[u8]>::new(&change.table);
+        let mut open = self.inner.open_table(definition).map_err(database_error)?;
+        match &change.value {
+            Some(value) => drop(open.insert(change.key.as_str(), value.as_bytes()).map_err(database_error)?),
+            None => drop(open.remove(change.key.as_str()).map_err(database_error)?),
+        }
+        Ok(())
     }
 
     /// # Errors
@@ -129,8 +200,10 @@ impl<'a> WriteTx<'a> {
     pub fn put<T: Serialize>(&self, table: Table<T>, key: &str, value: &T) -> Result<()> {
         let bytes = serde_json::to_vec(value).map_err(|err| undecodable(table.name, key, &err))?;
         self.declare(table)?;
+        self.touch(table, key)?;
         let mut open = self.open(table)?;
         open.insert(key, bytes.as_slice()).map_err(database_error)?;
+        self.note(table.name, key, Some(&bytes));
         Ok(())
     }
 
@@ -156,7 +229,12 @@ impl<'a> WriteTx<'a> {
     /// # Errors
     /// When the table cannot be written.
     pub fn delete<T>(&self, table: Table<T>, key: &str) -> Result<bool> {
-        Ok(self.open(table)?.remove(key).map_err(database_error)?.is_some())
+        self.touch(table, key)?;
+        let removed = self.open(table)?.remove(key).map_err(database_error)?.is_some();
+        if removed {
+            self.note(table.name, key, None);
+        }
+        Ok(removed)
     }
 
     /// Adds one to the counter `key` and gives the new value (the first is 1).
@@ -185,12 +263,14 @@ impl<'a> WriteTx<'a> {
         let bytes = serde_json::to_vec(&row).map_err(|err| undecodable(SCHEMA.name, table.name, &err))?;
         let mut open = self.inner.open_table(SCHEMA.definition()).map_err(database_error)?;
         open.insert(table.name, bytes.as_slice()).map_err(database_error)?;
+        self.note(SCHEMA.name, table.name, Some(&bytes));
         declared.insert(table.name.to_owned(), row);
         Ok(())
     }
 
-    pub(super) fn commit(self) -> Result<()> {
-        let Self { inner, schema, declared } = self;
+    pub(super) fn commit(self, durability: redb::Durability) -> Result<()> {
+        let Self { mut inner, schema, declared, .. } = self;
+        inner.set_durability(durability).map_err(|err| Error::internal(format!("metadata database: {err}")))?;
         inner.commit().map_err(database_error)?;
         let declared = declared.into_inner().unwrap_or_else(PoisonError::into_inner);
         schema.lock().unwrap_or_else(PoisonError::into_inner).extend(declared);

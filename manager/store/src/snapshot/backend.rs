@@ -9,8 +9,8 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use rcontainerd_types::{Error, Finding, Result};
@@ -19,12 +19,13 @@ use serde::{Deserialize, Serialize};
 use super::native::Native;
 use super::overlay::Overlay;
 use super::usage::disk_usage;
-use super::{Kind, LayerDirs, SnapshotInfo, Snapshotter, Usage};
+use super::{Kind, LayerDirs, Persistence, SnapshotInfo, Snapshotter, Usage};
 use crate::fs;
-use crate::metadata::{Labels, Metadata, ReadTx, Table, WriteTx};
+use crate::metadata::{Durability, Labels, Metadata, ReadTx, Table, WriteTx};
 use crate::mount::Mount;
+use crate::settle::{Thing, Unsettled, Waiting};
 
-pub const SNAPSHOTS: Table<SnapshotRecord> = Table::new("snapshots", 1);
+pub const SNAPSHOTS: Table<SnapshotRecord> = Table::new("snapshots", 1).followed();
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
@@ -40,6 +41,12 @@ pub struct SnapshotRecord {
     /// Of a committed snapshot, which cannot change any more.
     #[serde(default)]
     pub usage: Option<Usage>,
+    /// The boot that it is good for ([`Persistence::Scratch`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<String>,
+    /// Its files wait for a sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<Unsettled>,
 }
 
 /// The file system work in which snapshotters differ.
@@ -50,6 +57,9 @@ pub trait Backend: Send + Sync {
     fn create(&self, dir: &Path, kind: Kind, parents: &[PathBuf]) -> Result<()>;
 
     fn mounts(&self, dir: &Path, kind: Kind, parents: &[PathBuf]) -> Vec<Mount>;
+
+    /// Makes the mounts of an active snapshot forgo what only a crash would need.
+    fn relax(&self, dir: &Path, mounts: &mut [Mount]) -> Result<()>;
 
     fn layer_dirs(&self, dir: &Path, parents: &[PathBuf]) -> LayerDirs;
 
@@ -67,17 +77,75 @@ pub struct Shared {
     backend: Box<dyn Backend>,
     root: PathBuf,
     metadata: Arc<Metadata>,
+    waiting: Arc<Waiting>,
     last_dir: AtomicU64,
-    /// The last number in use when the store was opened: nothing up to it is new.
-    swept_up_to: u64,
+    /// Numbers of directories that are just being made or removed.
+    busy: Mutex<Vec<u64>>,
+    /// Numbers of directories that have no record, or had to lose it: whether a transaction that failed (a full disk) was committed all
+    /// the same is known when the database can be read again.
+    leftover: Mutex<Vec<u64>>,
+}
+
+/// Keeps `fsck` from taking a directory for rubbish while it is made or removed.
+pub struct Held {
+    shared: Arc<Shared>,
+    number: u64,
+}
+
+impl Held {
+    /// Removes the directory, unless there is a record of it.
+    fn remove(self) {
+        self.shared.leftover().push(self.number);
+        self.shared.remove_leftover();
+    }
+}
+
+/// A snapshot whose record goes with a transaction.
+#[must_use = "its directory is to be removed once the transaction is committed"]
+pub struct Removal(Option<Held>);
+
+impl Removal {
+    pub(crate) fn new(held: Held) -> Self {
+        Self(Some(held))
+    }
+
+    /// Removes the directory, now that the transaction is committed; one that cannot be removed now goes later.
+    pub fn finish(mut self) {
+        let Some(held) = self.0.take() else { return };
+        let dir = held.shared.dir(held.number);
+        if let Err(err) = fs::remove_tree_if_there(&dir) {
+            tracing::warn!(snapshotter = held.shared.name(), "it stays for now: {err}");
+            held.shared.leftover().push(held.number);
+        } else {
+            held.shared.remove_leftover();
+        }
+    }
+}
+
+/// The transaction has failed, as far as it knows.
+impl Drop for Removal {
+    fn drop(&mut self) {
+        if let Some(held) = self.0.take() {
+            held.shared.leftover().push(held.number);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut busy = self.shared.busy();
+        if let Some(position) = busy.iter().position(|number| *number == self.number) {
+            busy.swap_remove(position);
+        }
+    }
 }
 
 /// Opens every snapshotter that is built in.
-pub fn open_all(root: &Path, metadata: &Arc<Metadata>) -> Result<Vec<Arc<Shared>>> {
+pub fn open_all(root: &Path, metadata: &Arc<Metadata>, waiting: &Arc<Waiting>) -> Result<Vec<Arc<Shared>>> {
     let overlay = Box::new(Overlay::new(root.join(super::OVERLAY)));
     let native = Box::new(Native::new(root.join(super::NATIVE)));
     let backends: [Box<dyn Backend>; 2] = [overlay, native];
-    backends.into_iter().map(|backend| Shared::open(root, backend, metadata).map(Arc::new)).collect()
+    backends.into_iter().map(|backend| Shared::open(root, backend, metadata, waiting).map(Arc::new)).collect()
 }
 
 /// A namespace's view of a snapshotter.
@@ -86,13 +154,40 @@ pub fn handle(shared: &Arc<Shared>, namespace: &str) -> Arc<dyn Snapshotter> {
 }
 
 impl Shared {
-    fn open(root: &Path, backend: Box<dyn Backend>, metadata: &Arc<Metadata>) -> Result<Self> {
+    fn open(root: &Path, backend: Box<dyn Backend>, metadata: &Arc<Metadata>, waiting: &Arc<Waiting>) -> Result<Self> {
         let root = root.join(backend.name());
         fs::make_private_dir(&root)?;
-        let mut shared = Self { backend, root, metadata: metadata.clone(), last_dir: AtomicU64::new(0), swept_up_to: 0 };
-        shared.swept_up_to = shared.sweep()?;
-        shared.last_dir = AtomicU64::new(shared.swept_up_to);
+        let mut shared = Self {
+            backend,
+            root,
+            metadata: metadata.clone(),
+            waiting: Arc::clone(waiting),
+            last_dir: AtomicU64::new(0),
+            busy: Mutex::default(),
+            leftover: Mutex::default(),
+        };
+        shared.drop_stale()?;
+        shared.last_dir = AtomicU64::new(shared.sweep()?);
         Ok(shared)
+    }
+
+    /// Forgets what was good for an earlier boot or process only; the directories go with the sweep.
+    fn drop_stale(&self) -> Result<()> {
+        let boot = fs::boot_id()?;
+        let stale = |record: &SnapshotRecord| {
+            let half_made = record.kind == Kind::Active && record.labels.contains_key(crate::unpack::IN_PROGRESS);
+            half_made || record.scratch.as_ref().is_some_and(|of| *of != boot)
+        };
+        let stale: Vec<String> = self.records()?.into_iter().filter(|(_, record)| stale(record)).map(|(key, _)| key).collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            snapshotter = self.name(),
+            snapshots = stale.len(),
+            "forget snapshots that an earlier process or boot left half-made"
+        );
+        self.metadata.write(|tx| stale.iter().try_for_each(|key| tx.delete(SNAPSHOTS, key).map(drop)))
     }
 
     /// Removes directories without a record and finds the highest number in use.
@@ -132,9 +227,44 @@ impl Shared {
         self.metadata.read(|tx| tx.list_prefix(SNAPSHOTS, &format!("{}/", self.name())))
     }
 
-    /// Whether the number was given out since the open: then its record may be about to be written.
-    pub fn in_the_making(&self, number: u64) -> bool {
-        number > self.swept_up_to && number <= self.last_dir.load(Ordering::Relaxed)
+    /// To be held from before the directory is there until its record is, and from before the record goes until the directory has gone.
+    pub fn hold(self: &Arc<Self>, number: u64) -> Held {
+        self.busy().push(number);
+        Held { shared: Arc::clone(self), number }
+    }
+
+    pub fn is_busy(&self, number: u64) -> bool {
+        self.busy().contains(&number)
+    }
+
+    fn leftover(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.leftover.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes directories that have lost their records.
+    pub fn remove_dirs(&self, numbers: impl Iterator<Item = u64>) {
+        self.leftover().extend(numbers);
+        self.remove_leftover();
+    }
+
+    /// Removes what no record owns of what was left; what cannot be removed now goes with the next removal, check or open.
+    pub fn remove_leftover(&self) {
+        let mut leftover = self.leftover();
+        if leftover.is_empty() {
+            return;
+        }
+        let known: HashSet<u64> = match self.records() {
+            Ok(records) => records.into_iter().map(|(_, record)| record.dir).collect(),
+            Err(err) => return tracing::warn!(snapshotter = self.name(), "what was left of snapshots stays for now: {err}"),
+        };
+        leftover.retain(|number| {
+            let removed = if known.contains(number) { Ok(()) } else { fs::remove_tree_if_there(&self.dir(*number)) };
+            removed.inspect_err(|err| tracing::warn!(snapshotter = self.name(), "it stays for now: {err}")).is_err()
+        });
+    }
+
+    fn busy(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn dir(&self, number: u64) -> PathBuf {
@@ -176,14 +306,19 @@ impl Handle {
 
     /// Directories of `parent` and its ancestors, nearest first.
     fn chain(&self, tx: &dyn Records, parent: Option<&str>) -> Result<Vec<PathBuf>> {
-        let mut dirs = Vec::new();
+        Ok(self.ancestors(tx, parent)?.into_iter().map(|record| self.shared.dir(record.dir)).collect())
+    }
+
+    /// `parent` and its ancestors, nearest first.
+    fn ancestors(&self, tx: &dyn Records, parent: Option<&str>) -> Result<Vec<SnapshotRecord>> {
+        let mut found: Vec<SnapshotRecord> = Vec::new();
         let mut next = parent.map(str::to_owned);
         while let Some(key) = next {
             let record = self.must_get(tx, &key)?;
-            dirs.push(self.shared.dir(record.dir));
-            next = record.parent;
+            next = record.parent.clone();
+            found.push(record);
         }
-        Ok(dirs)
+        Ok(found)
     }
 
     /// Whether `key` can be made on `parent`.
@@ -203,34 +338,51 @@ impl Handle {
         Ok(())
     }
 
-    fn create(&self, key: &str, parent: Option<&str>, kind: Kind, labels: Labels) -> Result<Vec<Mount>> {
-        let chain = self.shared.metadata.read(|tx| {
+    fn create(&self, key: &str, parent: Option<&str>, kind: Kind, labels: Labels, persistence: Persistence) -> Result<Vec<Mount>> {
+        let ancestors = self.shared.metadata.read(|tx| {
             self.admit(tx, key, parent)?;
-            self.chain(tx, parent)
+            self.ancestors(tx, parent)
         })?;
+        let may_go = persistence == Persistence::Scratch || labels.contains_key(crate::unpack::IN_PROGRESS);
+        if !may_go && ancestors.iter().any(|record| record.unsettled.is_some()) {
+            self.shared.waiting.settle(|_| Ok(()))?;
+        }
+        let chain: Vec<PathBuf> = ancestors.iter().map(|record| self.shared.dir(record.dir)).collect();
         let number = self.shared.last_dir.fetch_add(1, Ordering::Relaxed) + 1;
+        let held = self.shared.hold(number);
         let dir = self.shared.dir(number);
-        let made = self.make(&dir, key, parent, kind, labels, number, &chain);
-        if let Err(err) = made {
-            if let Err(also) = fs::remove_tree_if_there(&dir) {
-                tracing::warn!(%also, "remove the directory of a snapshot that could not be made");
-            }
+        let (now, parent) = (Timestamp::now(), parent.map(str::to_owned));
+        let scratch = (persistence == Persistence::Scratch).then(fs::boot_id).transpose()?;
+        let record =
+            SnapshotRecord { kind, parent, dir: number, created: now, updated: now, labels, usage: None, scratch, unsettled: None };
+        let durability = if persistence == Persistence::Durable { Durability::Immediate } else { Durability::Volatile };
+        if let Err(err) = self.make(&dir, key, &record, &chain, durability) {
+            held.remove();
             return Err(err);
         }
-        Ok(self.shared.backend.mounts(&dir, kind, &chain))
+        self.mounts_of(&record, &chain)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one step of create, split off only for its error path")]
-    fn make(&self, dir: &Path, key: &str, parent: Option<&str>, kind: Kind, labels: Labels, number: u64, chain: &[PathBuf]) -> Result<()> {
+    fn make(&self, dir: &Path, key: &str, record: &SnapshotRecord, chain: &[PathBuf], durability: Durability) -> Result<()> {
         fs::make_private_dir(dir)?;
-        self.shared.backend.create(dir, kind, chain)?;
-        let now = Timestamp::now();
-        let parent = parent.map(str::to_owned);
-        let record = SnapshotRecord { kind, parent, dir: number, created: now, updated: now, labels, usage: None };
-        self.shared.metadata.write(|tx| {
+        self.shared.backend.create(dir, record.kind, chain)?;
+        self.shared.metadata.write_as(durability, |tx| {
             self.admit(tx, key, record.parent.as_deref())?;
-            tx.put(SNAPSHOTS, &self.full(key), &record)
+            // Others are not looked for after a power loss.
+            if record.scratch.is_none() && !record.labels.contains_key(crate::unpack::IN_PROGRESS) {
+                tx.names_directory(dir);
+            }
+            tx.put(SNAPSHOTS, &self.full(key), record)
         })
+    }
+
+    fn mounts_of(&self, record: &SnapshotRecord, chain: &[PathBuf]) -> Result<Vec<Mount>> {
+        let dir = self.shared.dir(record.dir);
+        let mut mounts = self.shared.backend.mounts(&dir, record.kind, chain);
+        if record.scratch.is_some() {
+            self.shared.backend.relax(&dir, &mut mounts)?;
+        }
+        Ok(mounts)
     }
 
     fn info(&self, key: &str, record: SnapshotRecord) -> SnapshotInfo {
@@ -247,6 +399,42 @@ impl Handle {
     fn has_children(&self, tx: &WriteTx<'_>, key: &str) -> Result<bool> {
         let records = tx.list_prefix(SNAPSHOTS, &self.prefix)?;
         Ok(records.iter().any(|(_, record)| record.parent.as_deref() == Some(key)))
+    }
+
+    /// Makes an active snapshot's directory what it will be; gives what it takes.
+    fn seal(&self, key: &str) -> Result<(PathBuf, Usage)> {
+        let record = self.shared.metadata.read(|tx| self.must_get(tx, key))?;
+        let dir = self.shared.dir(record.dir);
+        if record.kind != Kind::Active {
+            return Err(Error::conflict(format!("snapshot {key:?} is not active: it cannot be committed")));
+        }
+        self.shared.backend.seal(&dir)?;
+        let usage = disk_usage(&dir.join("fs"))?;
+        Ok((dir, usage))
+    }
+
+    fn commit_in(&self, tx: &WriteTx<'_>, name: &str, key: &str, labels: Labels, usage: Usage, unsettled: Option<Unsettled>) -> Result<()> {
+        let mut record = self.must_get(tx, key)?;
+        if name.is_empty() {
+            return Err(Error::invalid("a committed snapshot needs a name"));
+        }
+        if tx.contains(SNAPSHOTS, &self.full(name))? {
+            return Err(Error::already_exists(format!("snapshot {name:?} already exists")));
+        }
+        // One that waited for a sync goes when that fails.
+        if let Some(parent) = &record.parent {
+            self.must_get(tx, parent).map_err(|err| err.context(format!("parent of snapshot {key:?}")))?;
+        }
+        let now = Timestamp::now();
+        record.kind = Kind::Committed;
+        record.labels = labels;
+        record.created = now;
+        record.updated = now;
+        record.usage = Some(usage);
+        record.scratch = None;
+        record.unsettled = unsettled;
+        tx.delete(SNAPSHOTS, &self.full(key))?;
+        tx.put(SNAPSHOTS, &self.full(name), &record)
     }
 
     fn record_and_chain(&self, key: &str) -> Result<(SnapshotRecord, Vec<PathBuf>)> {
@@ -292,55 +480,44 @@ impl Snapshotter for Handle {
         if record.kind == Kind::Committed {
             return Err(Error::conflict(format!("snapshot {key:?} is committed: prepare or view a child of it to mount it")));
         }
-        Ok(self.shared.backend.mounts(&self.shared.dir(record.dir), record.kind, &chain))
+        self.mounts_of(&record, &chain)
     }
 
-    fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        self.create(key, parent, Kind::Active, labels)
+    fn prepare_as(&self, persistence: Persistence, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
+        self.create(key, parent, Kind::Active, labels, persistence)
     }
 
     fn view(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
-        self.create(key, parent, Kind::View, labels)
+        self.create(key, parent, Kind::View, labels, Persistence::Durable)
     }
 
     fn commit(&self, name: &str, key: &str, labels: Labels) -> Result<()> {
-        let record = self.shared.metadata.read(|tx| self.must_get(tx, key))?;
-        let dir = self.shared.dir(record.dir);
-        if record.kind != Kind::Active {
-            return Err(Error::conflict(format!("snapshot {key:?} is not active: it cannot be committed")));
-        }
-        self.shared.backend.seal(&dir)?;
-        let usage = disk_usage(&dir.join("fs"))?;
+        let (dir, usage) = self.seal(key)?;
         fs::sync_filesystem(&dir)?;
-        self.shared.metadata.write(|tx| {
-            let mut record = self.must_get(tx, key)?;
-            if name.is_empty() {
-                return Err(Error::invalid("a committed snapshot needs a name"));
-            }
-            if tx.contains(SNAPSHOTS, &self.full(name))? {
-                return Err(Error::already_exists(format!("snapshot {name:?} already exists")));
-            }
-            let now = Timestamp::now();
-            record.kind = Kind::Committed;
-            record.labels = labels;
-            record.created = now;
-            record.updated = now;
-            record.usage = Some(usage);
-            tx.delete(SNAPSHOTS, &self.full(key))?;
-            tx.put(SNAPSHOTS, &self.full(name), &record)
-        })
+        self.shared.metadata.write(|tx| self.commit_in(tx, name, key, labels, usage, None))
+    }
+
+    fn commit_unsettled(&self, name: &str, key: &str, labels: Labels) -> Result<()> {
+        let (_, usage) = self.seal(key)?;
+        let thing = Thing::Snapshot(self.full(name));
+        self.shared.waiting.show(&[thing], |tx, marks| self.commit_in(tx, name, key, labels, usage, marks.first().cloned()))
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        let number = self.shared.metadata.write(|tx| {
-            let record = self.must_get(tx, key)?;
-            if record.kind == Kind::Committed && self.has_children(tx, key)? {
-                return Err(Error::conflict(format!("snapshot {key:?} has children: remove them first")));
-            }
-            tx.delete(SNAPSHOTS, &self.full(key))?;
-            Ok(record.dir)
-        })?;
-        fs::remove_tree_if_there(&self.shared.dir(number))
+        let scratch = self.shared.metadata.read(|tx| self.must_get(tx, key))?.scratch.is_some();
+        let durability = if scratch { Durability::Volatile } else { Durability::Immediate };
+        let removal = self.shared.metadata.write_freeing(durability, |tx| self.remove_in(tx, key))?;
+        removal.finish();
+        Ok(())
+    }
+
+    fn remove_in(&self, tx: &WriteTx<'_>, key: &str) -> Result<Removal> {
+        let record = self.must_get(tx, key)?;
+        if record.kind == Kind::Committed && self.has_children(tx, key)? {
+            return Err(Error::conflict(format!("snapshot {key:?} has children: remove them first")));
+        }
+        tx.delete(SNAPSHOTS, &self.full(key))?;
+        Ok(Removal::new(self.shared.hold(record.dir)))
     }
 
     fn list(&self) -> Result<Vec<SnapshotInfo>> {

@@ -195,11 +195,14 @@ fn a_hundred_and_fifty_layers_can_be_mounted() {
         }
         let mounts = snapshots.prepare("top", parent.as_deref(), Labels::new()).expect("prepare");
         assert!(mounts[0].options.iter().map(String::len).sum::<usize>() > 4096, "longer than mount(2)'s page");
-        let mounted = crate::mount::attach_detached(&mounts[0]).expect("mount");
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
-        let opened = rustix::fs::openat(&mounted, c".", flags, rustix::fs::Mode::empty()).expect("open");
-        let names = rustix::fs::Dir::read_from(&opened).expect("read").map(|entry| entry.expect("entry").file_name().to_owned());
-        assert_eq!(names.filter(|name| name.as_bytes().starts_with(b"f")).count(), 150);
+        let point = tempfile::tempdir().expect("temporary directory");
+        let to = rustix::fs::open(point.path(), rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).expect("open");
+        let Mount { fstype, source, options } = &mounts[0];
+        rrun_sys::filesystem::Filesystem { fstype, source, options }.mount_on(&to).expect("mount");
+        let names = std::fs::read_dir(point.path()).expect("read").map(|entry| entry.expect("entry").file_name());
+        let count = names.filter(|name| name.as_encoded_bytes().starts_with(b"f")).count();
+        rrun_sys::mount::unmount(point.path(), rrun_sys::mount::UnmountFlags::DETACH).expect("unmount");
+        assert_eq!(count, 150);
     });
 }
 
@@ -214,4 +217,69 @@ fn a_tree_deeper_than_any_path_can_be_removed() {
         let dir = store.root().join("snapshots").join(snapshots.name());
         assert_eq!(std::fs::read_dir(dir).expect("list").count(), 0);
     });
+}
+
+/// Adds a file through the mounts of `key`, which must be fit to be mounted more than once.
+fn write_through(snapshots: &dyn Snapshotter, key: &str, name: &str) -> String {
+    in_mount(&snapshots.mounts(key).expect("mounts"), &format!("touch {name}; ls"))
+}
+
+#[test]
+fn a_scratch_snapshot_can_be_mounted_again_and_is_gone_after_a_reboot() {
+    for choice in [SnapshotterChoice::Overlay, SnapshotterChoice::Native] {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let options = Options { snapshotter: choice };
+        let store = Store::open_with(root.path(), &options).expect("open");
+        let snapshots = store.snapshots("test");
+        layer(snapshots.as_ref(), "base", None, "touch below");
+        for key in ["kept", "lost"] {
+            snapshots.prepare_as(Persistence::Scratch, key, Some("base"), Labels::new()).expect("prepare");
+        }
+        assert_eq!(write_through(snapshots.as_ref(), "lost", "a"), "a\nbelow\n");
+        assert_eq!(write_through(snapshots.as_ref(), "lost", "b"), "a\nb\nbelow\n");
+        // As if it had been made in an earlier boot.
+        let full = format!("{}/test/lost", snapshots.name());
+        let aged = store.metadata().write(|tx| {
+            let mut record = tx.get(SNAPSHOTS, &full)?.expect("there");
+            record.scratch = Some("an earlier boot".into());
+            tx.put(SNAPSHOTS, &full, &record)?;
+            Ok(record.dir)
+        });
+        let dir = root.path().join("snapshots").join(snapshots.name()).join(aged.expect("age").to_string());
+        assert!(dir.exists());
+        drop((snapshots, store));
+        let store = Store::open_with(root.path(), &options).expect("open");
+        let snapshots = store.snapshots("test");
+        assert_eq!(kind_of(snapshots.stat("lost")), ErrorKind::NotFound);
+        assert!(!dir.exists());
+        snapshots.stat("kept").expect("of this boot");
+        assert!(store.fsck(&crate::fsck::FsckOptions { digests: true, repair: false }).expect("fsck").is_clean());
+        snapshots.remove("kept").expect("remove");
+    }
+}
+
+#[test]
+fn a_scratch_snapshot_that_is_committed_is_an_ordinary_one() {
+    for_each(|_, snapshots| {
+        let mounts = snapshots.prepare_as(Persistence::Scratch, "s", None, Labels::new()).expect("prepare");
+        in_mount(&mounts, "touch a");
+        snapshots.commit("c", "s", Labels::new()).expect("commit");
+        snapshots.view("v", Some("c"), Labels::new()).expect("view");
+        assert_eq!(in_mount(&snapshots.mounts("v").expect("mounts"), "ls"), "a\n");
+    });
+}
+
+#[test]
+fn what_a_killed_unpack_left_goes_at_the_next_open() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let store = Store::open(root.path()).expect("open");
+    let snapshots = store.snapshots("test");
+    let half_made = Labels::from([(crate::unpack::IN_PROGRESS.to_owned(), String::new())]);
+    snapshots.prepare_as(Persistence::WithNext, "extract-1", None, half_made).expect("prepare");
+    snapshots.prepare("mine", None, Labels::new()).expect("prepare");
+    drop((snapshots, store));
+    let store = Store::open(root.path()).expect("open");
+    let names: Vec<String> = store.snapshots("test").list().expect("list").into_iter().map(|info| info.name).collect();
+    assert_eq!(names, ["mine"]);
+    assert_eq!(std::fs::read_dir(root.path().join("snapshots/overlayfs")).expect("list").count(), 1);
 }

@@ -15,13 +15,15 @@ use jiff::Timestamp;
 use rcontainerd_types::{Finding, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::metadata::Labels;
+use crate::metadata::{Labels, WriteTx};
 use crate::mount::Mount;
 
+pub use backend::Removal;
 pub(crate) use backend::{SNAPSHOTS, Shared, SnapshotRecord, handle, open_all};
 pub(crate) use copy::copy_entry;
 pub(crate) use native::NAME as NATIVE;
 pub(crate) use overlay::NAME as OVERLAY;
+pub(crate) use usage::disk_usage;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,6 +52,11 @@ pub struct Usage {
     pub inodes: u64,
 }
 
+/// Whether overlay works on the file system of `dir`; what was tried there is removed again.
+pub fn check_overlay(dir: &std::path::Path) -> Vec<Finding> {
+    backend::Backend::check(&overlay::Overlay::new(dir.to_owned()))
+}
+
 /// How a layer's deletions are told to the file system below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whiteouts {
@@ -67,6 +74,18 @@ pub struct LayerDirs {
     /// The parents' directories, nearest first; empty when `upper` is already the merged view.
     pub lowers: Vec<PathBuf>,
     pub whiteouts: Whiteouts,
+}
+
+/// How much of an active snapshot a power loss may take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Persistence {
+    /// Nothing: its record is durable when it has been made.
+    #[default]
+    Durable,
+    /// The record, until the next durable transaction: the one in which the caller writes what the snapshot is for.
+    WithNext,
+    /// All of it, and it is removed at the first open after a reboot. Its mounts need no syncs (overlayfs: `volatile`).
+    Scratch,
 }
 
 /// One way to keep snapshots. `AlreadyExists`, `NotFound`, `Conflict` (wrong kind, has children) as in containerd.
@@ -98,7 +117,15 @@ pub trait Snapshotter: Send + Sync {
     ///
     /// # Errors
     /// `AlreadyExists` for the key, `NotFound` for the parent, `InvalidArgument` when the parent is not committed.
-    fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
+    fn prepare(&self, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>> {
+        self.prepare_as(Persistence::Durable, key, parent, labels)
+    }
+
+    /// As `prepare`, where less than durability will do.
+    ///
+    /// # Errors
+    /// As `prepare`.
+    fn prepare_as(&self, persistence: Persistence, key: &str, parent: Option<&str>, labels: Labels) -> Result<Vec<Mount>>;
 
     /// A read-only one.
     ///
@@ -112,9 +139,22 @@ pub trait Snapshotter: Send + Sync {
     /// `AlreadyExists` for the name, `NotFound`, `Conflict` when `key` is not active.
     fn commit(&self, name: &str, key: &str, labels: Labels) -> Result<()>;
 
+    /// As `commit`, but its files are on the disk only when the store is settled ([`crate::Store::settle`]); until then a power loss takes
+    /// all of it.
+    ///
+    /// # Errors
+    /// As `commit`.
+    fn commit_unsettled(&self, name: &str, key: &str, labels: Labels) -> Result<()>;
+
     /// # Errors
     /// `NotFound`; `Conflict` while another snapshot has it as parent.
     fn remove(&self, key: &str) -> Result<()>;
+
+    /// As `remove`, inside the transaction that removes what the snapshot was for: either both go or none.
+    ///
+    /// # Errors
+    /// As `remove`.
+    fn remove_in(&self, tx: &WriteTx<'_>, key: &str) -> Result<Removal>;
 
     /// All snapshots of the namespace, by name.
     ///

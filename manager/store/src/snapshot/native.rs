@@ -52,6 +52,10 @@ impl Backend for Native {
         vec![Mount { fstype: "bind".into(), source, options: vec!["rbind".into(), access.into()] }]
     }
 
+    fn relax(&self, _dir: &Path, _mounts: &mut [Mount]) -> Result<()> {
+        Ok(())
+    }
+
     fn layer_dirs(&self, dir: &Path, _parents: &[PathBuf]) -> LayerDirs {
         LayerDirs { upper: dir.join("fs"), lowers: Vec::new(), whiteouts: Whiteouts::Remove }
     }

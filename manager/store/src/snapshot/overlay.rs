@@ -21,11 +21,13 @@ pub struct Overlay {
     root: PathBuf,
     /// Options that every mount gets, as the kernel's defaults require.
     fixed: Vec<String>,
+    /// Whether the kernel knows the option `volatile` (5.10).
+    volatile: bool,
 }
 
 impl Overlay {
     pub fn new(root: PathBuf) -> Self {
-        Self { root, fixed: fixed_options() }
+        Self { root, fixed: fixed_options(), volatile: kernel() >= (5, 10) }
     }
 
     /// Mounts an overlay in `scratch` without attaching it anywhere: nobody sees it and it goes with its descriptor.
@@ -63,6 +65,13 @@ fn fixed_options() -> Vec<String> {
         }
     }
     options
+}
+
+/// Major and minor number of the running kernel's version; (0, 0) when it cannot be told.
+fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 impl Backend for Overlay {
@@ -103,6 +112,18 @@ impl Backend for Overlay {
         let lowers: Vec<String> = parents.iter().map(|parent| path(parent, "fs")).collect();
         options.push(format!("lowerdir={}", lowers.join(":")));
         vec![Mount { fstype: "overlay".into(), source: "overlay".into(), options }]
+    }
+
+    /// `volatile` leaves a mark in the work directory, also when it is unmounted in order, and a mount refuses to begin with one.
+    fn relax(&self, dir: &Path, mounts: &mut [Mount]) -> Result<()> {
+        if !self.volatile {
+            return Ok(());
+        }
+        for mount in mounts.iter_mut().filter(|mount| mount.fstype == "overlay") {
+            remove_tree_if_there(&dir.join("work/work/incompat"))?;
+            mount.options.push("volatile".to_owned());
+        }
+        Ok(())
     }
 
     fn layer_dirs(&self, dir: &Path, parents: &[PathBuf]) -> LayerDirs {

@@ -279,7 +279,7 @@ impl<'a> Applier<'a> {
 }
 
 /// The path's components joined by single slashes: no leading `/`, no `.`, and `..` only where it stays inside.
-fn clean(path: &[u8], limits: &Limits) -> Result<Vec<u8>> {
+pub(crate) fn clean(path: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     if path.len() > limits.path {
         return Err(Error::invalid(format!("a path of {} bytes", path.len())));
     }
@@ -300,12 +300,12 @@ fn clean(path: &[u8], limits: &Limits) -> Result<Vec<u8>> {
     Ok(components.join(&b'/'))
 }
 
-fn open_new(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_new(dir: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::from_raw_mode(0o600))
 }
 
-fn write_data<R: BufRead>(file: &OwnedFd, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
+pub(crate) fn write_data<R: BufRead>(file: &OwnedFd, entry: &Entry, tar: &mut TarReader<R>) -> Result<()> {
     let Some(segments) = &entry.sparse else { return write_segment(file, 0, entry.size, tar) };
     for segment in segments {
         write_segment(file, segment.offset, segment.length, tar)?;
@@ -331,7 +331,7 @@ fn write_segment<R: BufRead>(file: &OwnedFd, mut offset: u64, mut left: u64, tar
 }
 
 /// Owner first (chown clears setuid and capabilities), then xattrs and mode, times last.
-fn file_attributes(file: &OwnedFd, entry: &Entry) -> Result<()> {
+pub(crate) fn file_attributes(file: &OwnedFd, entry: &Entry) -> Result<()> {
     fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid))).map_err(call_failed("chown"))?;
     for (name, value) in entry.xattrs.iter().filter(|(name, _)| xattr::is_allowed(name)) {
         tolerate(rustix::fs::fsetxattr(file, c_name(name)?, value, rustix::fs::XattrFlags::empty()))?;
@@ -341,7 +341,7 @@ fn file_attributes(file: &OwnedFd, entry: &Entry) -> Result<()> {
 }
 
 /// The same for what cannot or need not be opened.
-fn attributes(dir: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<()> {
+pub(crate) fn attributes(dir: BorrowedFd<'_>, name: &CStr, entry: &Entry) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
     chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(call_failed("chown"))?;
     if entry.xattrs.iter().any(|(name, _)| xattr::is_allowed(name)) {
@@ -364,8 +364,13 @@ fn tolerate(result: rustix::io::Result<()>) -> Result<()> {
     }
 }
 
-fn timespec(mtime: Mtime) -> Timespec {
+pub(crate) fn timespec(mtime: Mtime) -> Timespec {
     Timespec { tv_sec: mtime.seconds, tv_nsec: i64::from(mtime.nanoseconds) }
+}
+
+/// Sets the modification time of what is open.
+pub(crate) fn set_times(object: &OwnedFd, modified: Timespec) -> rustix::io::Result<()> {
+    futimens(object, &times(modified))
 }
 
 fn times(modified: Timespec) -> Timestamps {

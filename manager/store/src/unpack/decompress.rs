@@ -17,17 +17,27 @@ pub enum Compression {
     None,
     Gzip,
     Zstd,
+    Bzip2,
+    Xz,
 }
 
+/// As many bytes as it takes to tell.
+pub const SNIFFED: usize = 10;
+/// Bytes that the dictionary of an xz stream may make us hold: `xz -9` needs 65 MiB.
+const XZ_MEMORY: u64 = 128 << 20;
+
 impl Compression {
-    /// By the first bytes, as every reader of the field decides: media types lie.
-    pub fn sniff(start: &[u8]) -> Result<Self> {
+    /// By the first [`SNIFFED`] bytes (fewer of a shorter stream), as every reader of the field decides: media types lie.
+    pub fn sniff(start: &[u8]) -> Self {
         match start {
-            [0x1f, 0x8b, ..] => Ok(Self::Gzip),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
-            [b'B', b'Z', b'h', ..] => Err(Error::unsupported("bzip2-compressed: compress it with gzip or zstd")),
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Err(Error::unsupported("xz-compressed: compress it with gzip or zstd")),
-            _ => Ok(Self::None),
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            // With what begins a block or ends the stream: a tar's first file may be called BZh….
+            [b'B', b'Z', b'h', b'1'..=b'9', rest @ ..] if rest.starts_with(b"1AY&SY") || rest.starts_with(b"\x17\x72\x45\x38\x50\x90") => {
+                Self::Bzip2
+            }
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
+            _ => Self::None,
         }
     }
 }
@@ -40,28 +50,53 @@ pub fn check_media_type(media_type: &str) -> Result<()> {
         || media_type.contains("layer.nondistributable.v1.tar");
     if !readable || media_type.contains("encrypted") {
         return Err(Error::unsupported(format!(
-            "layer has media type {media_type:?}: only tar layers (plain, gzip, zstd) can be unpacked"
+            "layer has media type {media_type:?}: only tar layers (plain, gzip, zstd, xz, bzip2) can be unpacked"
         )));
     }
     Ok(())
 }
 
-/// The stream's plain bytes.
+/// The stream's plain bytes. Several compressed streams one after the other are one; anything else behind them is damage.
 ///
 /// # Errors
-/// `Unsupported` for a compression that we do not read.
-pub fn open<'a>(stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
-    let mut input = BufReader::with_capacity(INPUT_BUFFER, stream);
-    let compression = Compression::sniff(first_bytes(&mut input)?)?;
+/// When the first bytes cannot be read.
+pub fn open<'a>(mut stream: impl Read + 'a) -> Result<Box<dyn Read + 'a>> {
+    let start = first_bytes(&mut stream)?;
+    let compression = Compression::sniff(&start);
+    let input = BufReader::with_capacity(INPUT_BUFFER, io::Cursor::new(start).chain(stream));
     Ok(match compression {
         Compression::None => Box::new(input),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(|err| Error::io("open zstd stream", err))?),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Compression::Xz => {
+            let decoder = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                .map_err(|err| Error::io("open xz stream", err.into()))?;
+            Box::new(Bounded(liblzma::bufread::XzDecoder::new_stream(input, decoder)))
+        }
     })
 }
 
-fn first_bytes(input: &mut impl BufRead) -> Result<&[u8]> {
-    input.fill_buf().map_err(|err| Error::io("read the stream's first bytes", err))
+/// A source may give one byte at a time.
+fn first_bytes(stream: &mut impl Read) -> Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(SNIFFED);
+    stream.take(SNIFFED as u64).read_to_end(&mut start).map_err(|err| Error::io("read the stream's first bytes", err))?;
+    Ok(start)
+}
+
+/// Says in plain words that an xz stream wants too much memory.
+struct Bounded<R>(R);
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|err| match err.get_ref().and_then(|cause| cause.downcast_ref::<liblzma::stream::Error>()) {
+            Some(liblzma::stream::Error::MemLimit) => {
+                let told = format!("its xz dictionary needs more than {} MiB of memory: compress it with xz -9 or less", XZ_MEMORY >> 20);
+                io::Error::new(io::ErrorKind::InvalidData, told)
+            }
+            _ => err,
+        })
+    }
 }
 
 /// What went through.

@@ -4,9 +4,9 @@
 //! blob ─decompress→ tar ─entries→ Applier ─openat/mkdirat/…→ upper directory ─DiffID right→ commit as ChainID
 //! ```
 
-mod apply;
+pub(crate) mod apply;
 pub(crate) mod decompress;
-mod dirs;
+pub(crate) mod dirs;
 mod pax;
 mod sparse;
 pub(crate) mod tar;
@@ -22,7 +22,24 @@ use self::tar::TarReader;
 
 use crate::content::Content;
 use crate::metadata::Labels;
-use crate::snapshot::{LayerDirs, Snapshotter};
+use crate::snapshot::{LayerDirs, Persistence, Snapshotter};
+
+/// A stream's plain bytes, whatever compresses it (gzip, zstd, xz, bzip2, nothing).
+pub struct Decompressed<'a>(Box<dyn Read + 'a>);
+
+impl<'a> Decompressed<'a> {
+    /// # Errors
+    /// When the first bytes cannot be read.
+    pub fn open(stream: impl Read + 'a) -> Result<Self> {
+        decompress::open(stream).map(Self)
+    }
+}
+
+impl Read for Decompressed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
 
 /// One layer of an image, from its manifest and its config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +104,7 @@ pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
 }
 
 /// Unpacks all layers, lowest first, each into a committed snapshot named by its ChainID; gives the topmost's name (`None` without
-/// layers). Layers that are there are skipped.
+/// layers). Layers that are there are skipped; the others are on the disk when the store is settled.
 ///
 /// # Errors
 /// `NotFound` for a missing blob, `DataLoss` when a DiffID does not match or the stream is damaged, `InvalidArgument` for a tar that
@@ -118,20 +135,70 @@ fn exists(snapshots: &dyn Snapshotter, name: &str) -> Result<bool> {
 }
 
 fn unpack_layer(content: &Content, snapshots: &dyn Snapshotter, layer: &Layer, name: &str, parent: Option<&str>) -> Result<()> {
-    let key = format!("extract-{} {name}", id::generate()?);
-    snapshots.prepare(&key, parent, Labels::new())?;
-    let done = fill(content, snapshots, layer, &key).and_then(|()| snapshots.commit(name, &key, Labels::new()));
-    let Err(err) = done else { return Ok(()) };
-    if let Err(also) = snapshots.remove(&key) {
-        tracing::warn!(%also, key, "remove a snapshot that could not be filled");
+    match fill(content.reader(&layer.blob)?, snapshots, layer, name, parent)? {
+        Some(filled) => filled.commit(snapshots),
+        None => Ok(()),
     }
-    // Another pull of the same layer was quicker.
-    if err.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(err.context(format!("unpack layer {}", layer.blob))) }
 }
 
-fn fill(content: &Content, snapshots: &dyn Snapshotter, layer: &Layer, key: &str) -> Result<()> {
-    let blob = content.reader(&layer.blob)?;
-    let applied = apply_hashed(blob, &layer.media_type, &snapshots.layer_dirs(key)?, &Limits::default(), layer.diff_id.algorithm())?;
+/// Label of a snapshot that is being filled here: no use to anyone when the process that fills it is gone, so it goes at the next open.
+pub const IN_PROGRESS: &str = "rcontainerd.io/unpack";
+
+/// A layer whose files are in place and have the right DiffID; nobody sees it before its commit.
+#[derive(Debug)]
+#[must_use = "commit or discard it"]
+pub struct Filled {
+    key: String,
+    name: String,
+}
+
+/// Fills a new snapshot on `parent` with a layer's stream, which need not be verified yet; `None` when the layer is there already.
+///
+/// # Errors
+/// As `unpack`; then nothing is left.
+pub fn fill(
+    stream: impl Read + Send,
+    snapshots: &dyn Snapshotter,
+    layer: &Layer,
+    name: &str,
+    parent: Option<&str>,
+) -> Result<Option<Filled>> {
+    if exists(snapshots, name)? {
+        return Ok(None);
+    }
+    let filled = Filled { key: format!("extract-{} {name}", id::generate()?), name: name.to_owned() };
+    let labels = Labels::from([(IN_PROGRESS.to_owned(), String::new())]);
+    snapshots.prepare_as(Persistence::WithNext, &filled.key, parent, labels)?;
+    match apply_verified(stream, snapshots, layer, &filled.key) {
+        Ok(()) => Ok(Some(filled)),
+        Err(err) => {
+            filled.discard(snapshots);
+            Err(err.context(format!("unpack layer {}", layer.blob)))
+        }
+    }
+}
+
+impl Filled {
+    /// Makes the layer visible; it is on the disk when the store is settled. Another pull that was quicker is fine.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` on a full disk, I/O errors; then nothing is left.
+    pub fn commit(self, snapshots: &dyn Snapshotter) -> Result<()> {
+        let Err(err) = snapshots.commit_unsettled(&self.name, &self.key, Labels::new()) else { return Ok(()) };
+        self.discard(snapshots);
+        if err.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(err) }
+    }
+
+    /// Removes it.
+    pub fn discard(self, snapshots: &dyn Snapshotter) {
+        if let Err(err) = snapshots.remove(&self.key) {
+            tracing::warn!(%err, key = self.key, "remove a snapshot that could not be filled");
+        }
+    }
+}
+
+fn apply_verified(stream: impl Read + Send, snapshots: &dyn Snapshotter, layer: &Layer, key: &str) -> Result<()> {
+    let applied = apply_hashed(stream, &layer.media_type, &snapshots.layer_dirs(key)?, &Limits::default(), layer.diff_id.algorithm())?;
     if applied.diff_id != layer.diff_id {
         let message = format!("its content has the DiffID {}, the image's config says {}", applied.diff_id, layer.diff_id);
         return Err(Error::new(ErrorKind::DataLoss, message));

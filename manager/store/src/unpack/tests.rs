@@ -235,7 +235,11 @@ fn every_compression_has_the_same_diff_id() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&layer).expect("compress");
     let zstd = zstd::encode_all(layer.as_slice(), 3).expect("compress");
-    for compressed in [gzip.finish().expect("compress"), zstd] {
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&layer).expect("compress");
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+    xz.write_all(&layer).expect("compress");
+    for compressed in [gzip.finish().expect("compress"), zstd, bzip2.finish().expect("compress"), xz.finish().expect("compress")] {
         assert_eq!(Bench::new(Whiteouts::Overlay, 0).apply(&compressed).expect("compressed"), plain);
         let err = Bench::new(Whiteouts::Overlay, 0).apply(&compressed[..compressed.len() / 2]).expect_err("cut short");
         assert_eq!(err.kind(), ErrorKind::InvalidArgument, "{err}");
