@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rcontainerd_network::netd::Netd;
 use rcontainerd_network::{Network, NetworkConfig};
 use rcontainerd_store::Store;
 use rcontainerd_store::metadata::WriteTx;
@@ -16,6 +17,8 @@ use crate::events::{EventKind, Events, NewEvent};
 use crate::execs::table::ExecTable;
 use crate::host::HostFacts;
 use crate::images::ImageService;
+use crate::images::RegistryConfig;
+use crate::networks::catalog::Catalog;
 use crate::volumes::Volumes;
 
 /// Docker's objects live in this namespace.
@@ -32,11 +35,24 @@ pub struct CoreConfig {
     /// Absolute cgroup under which containers get theirs, such as `/rcontainerd`.
     pub cgroup_parent: String,
     pub network: NetworkConfig,
-    pub insecure_registries: Vec<String>,
-    pub registry_mirrors: Vec<String>,
+    /// The program and arguments that become netd, which serves `STATE/netd.sock`.
+    pub netd: Vec<String>,
+    pub registry: RegistryConfig,
+    /// On what images may take.
+    pub caps: crate::images::Caps,
+    /// Runtimes by the name that clients use; our own serves all others that they usually name.
+    pub runtimes: std::collections::BTreeMap<String, RuntimeConfig>,
     /// Of the manager, as `version` tells it.
     pub version: String,
     pub git_commit: String,
+}
+
+/// What a runtime's name stands for; what is `None` is our own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeConfig {
+    /// The OCI runtime's binary.
+    pub binary: Option<PathBuf>,
+    pub shim: Option<PathBuf>,
 }
 
 pub(crate) struct Engine {
@@ -44,6 +60,8 @@ pub(crate) struct Engine {
     pub store: Store,
     pub tasks: TaskService,
     pub network: Arc<Network>,
+    pub networks: Catalog,
+    pub netd: Netd,
     pub images: ImageService,
     pub events: Events,
     pub volumes: Volumes,
@@ -53,6 +71,8 @@ pub(crate) struct Engine {
     pub opened: jiff::Timestamp,
     /// Cancelled when the manager ends: what only watches lets go; containers are not touched.
     pub closing: tokio_util::sync::CancellationToken,
+    /// Cancelled when the host goes down: what ends now is not restarted before the manager is.
+    pub host_ends: tokio_util::sync::CancellationToken,
 }
 
 impl Engine {

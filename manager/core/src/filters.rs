@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 
 use rcontainerd_types::{Error, Result};
+use regex::{Regex, RegexBuilder};
+
+/// Bytes that a compiled pattern may take.
+const PATTERN_MAX: usize = 1 << 20;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filters(pub BTreeMap<String, Vec<String>>);
@@ -40,6 +44,23 @@ impl Filters {
         self.all("label", held) && self.all("label!", |wanted| !held(wanted))
     }
 
+    /// The values of `key` as regular expressions.
+    pub fn patterns(&self, key: &str) -> Patterns {
+        let compiled = |text: &String| (text.clone(), RegexBuilder::new(text).size_limit(PATTERN_MAX).build().ok());
+        Patterns(self.get(key).iter().map(compiled).collect())
+    }
+
+    /// Refuses values of `key` that it cannot have.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming key and value.
+    pub fn one_of(&self, key: &str, known: &[&str]) -> Result<()> {
+        match self.get(key).iter().find(|value| !known.contains(&value.as_str())) {
+            Some(bad) => Err(Error::invalid(format!("invalid filter '{key}={bad}'"))),
+            None => Ok(()),
+        }
+    }
+
     /// The value of a yes/no key.
     ///
     /// # Errors
@@ -56,6 +77,14 @@ impl Filters {
         }
     }
 
+    /// `until`: a date, seconds since the epoch, or a duration back from now (`24h`, `10m30s`).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub fn until(&self) -> Result<Option<jiff::Timestamp>> {
+        self.get("until").first().map(|text| until(text)).transpose()
+    }
+
     /// Refuses keys that the list does not know, as Docker does.
     ///
     /// # Errors
@@ -65,5 +94,49 @@ impl Filters {
             Some(key) => Err(Error::invalid(format!("invalid filter '{key}'"))),
             None => Ok(()),
         }
+    }
+}
+
+/// What a name may be: regular expressions, found anywhere in it; what is none is taken literally.
+pub struct Patterns(Vec<(String, Option<Regex>)>);
+
+impl Patterns {
+    /// Whether there are none, or one of them is found in `name`.
+    pub fn hold(&self, name: &str) -> bool {
+        let found =
+            |(text, pattern): &(String, Option<Regex>)| text == name || pattern.as_ref().is_some_and(|pattern| pattern.is_match(name));
+        self.0.is_empty() || self.0.iter().any(found)
+    }
+}
+
+fn until(text: &str) -> Result<jiff::Timestamp> {
+    let invalid = || Error::invalid(format!("invalid filter 'until={text}'"));
+    if let Ok(seconds) = text.parse::<i64>() {
+        return jiff::Timestamp::from_second(seconds).map_err(|_| invalid());
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time);
+    }
+    let span: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
+    jiff::Timestamp::now().checked_sub(span).map_err(|_| invalid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_regular_expressions() {
+        let held = |pattern: &str| {
+            let filters = Filters(BTreeMap::from([("name".to_owned(), vec![pattern.to_owned()])]));
+            let patterns = filters.patterns("name");
+            ["web", "web2", "my-web"].into_iter().filter(|name| patterns.hold(name)).collect::<Vec<_>>()
+        };
+        assert_eq!(held("web"), ["web", "web2", "my-web"]);
+        assert_eq!(held("^web$"), ["web"]);
+        assert_eq!(held("web[12]"), ["web2"]);
+        assert_eq!(held("^(web|my-.*)$"), ["web", "my-web"]);
+        assert_eq!(held("["), [""; 0], "no regular expression, and no name");
+        assert!(Filters::default().patterns("name").hold("web"), "not asked for");
     }
 }

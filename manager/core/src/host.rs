@@ -37,6 +37,9 @@ pub enum CgroupVersion {
 pub struct HostFacts {
     pub hostname: String,
     pub cpus: u32,
+    /// The kernel's lists of what is online, such as `0-3`; empty where it does not tell.
+    pub cpu_list: String,
+    pub memory_nodes: String,
     /// Bytes.
     pub memory: u64,
     pub kernel: String,
@@ -63,6 +66,8 @@ impl HostFacts {
         let (cgroup, controllers) = cgroups(Path::new("/sys/fs/cgroup"));
         Self {
             hostname: text(uname.nodename()),
+            cpu_list: online("cpu"),
+            memory_nodes: online("node"),
             cpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory: memory_total(),
             kernel: text(uname.release()),
@@ -165,6 +170,11 @@ pub fn all_devices() -> Vec<PathBuf> {
     found
 }
 
+fn online(what: &str) -> String {
+    let path = format!("/sys/devices/system/{what}/online");
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
 #[cfg(test)]
 impl HostFacts {
     /// A host with cgroup v2 and four CPUs that lacks CAP_SYS_RESOURCE.
@@ -172,6 +182,8 @@ impl HostFacts {
         Self {
             hostname: "host".into(),
             cpus: 4,
+            cpu_list: "0-3".into(),
+            memory_nodes: "0".into(),
             memory: 8 << 30,
             kernel: "6.1.0".into(),
             machine: "x86_64".into(),

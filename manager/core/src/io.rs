@@ -1,5 +1,6 @@
 //! The streams of a process as every API sees them: adapters only frame what is here.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ pub type OutputStream = Pin<Box<dyn Stream<Item = Result<Output>> + Send>>;
 pub struct LogEntry {
     pub kind: OutputKind,
     pub time: Timestamp,
+    /// Labels, variables and a tag of the container (`--log-opt labels=…`), by name.
+    pub attributes: BTreeMap<String, String>,
     /// With its newline, unless the line was cut into parts.
     pub data: Bytes,
 }

@@ -4,10 +4,12 @@
 //! Core ─┬ images      pull, load, list, remove; root filesystems of new containers
 //!       ├ containers  create, start, stop, attach, logs, … (Docker's containers, namespace `moby`)
 //!       ├ execs       further processes in running containers
+//!       ├ files       copy, export, changes
 //!       ├ volumes     named and anonymous
-//!       ├ networks    bridge, host, none
+//!       ├ networks    bridge, host, none, and user-defined bridges with names
 //!       ├ events      persisted, monotonic
-//!       └ system      info, version, disk usage
+//!       ├ system      info, version, disk usage
+//!       └ fsck        all of it against each other and the host
 //! ```
 //!
 //! What must survive what: records of containers, volumes and exit codes are synced to ROOT before a call returns; that a container runs (pid,
@@ -18,7 +20,9 @@ pub mod containers;
 mod engine;
 pub mod events;
 pub mod execs;
+pub mod files;
 pub mod filters;
+pub mod fsck;
 pub mod host;
 mod human;
 pub mod images;
@@ -36,7 +40,8 @@ pub mod volumes;
 
 use std::sync::Arc;
 
-use rcontainerd_network::Network;
+use rcontainerd_network::netd::Netd;
+use rcontainerd_network::{Network, Watch};
 use rcontainerd_store::Store;
 use rcontainerd_task::{EventItem, TaskEventKind, TaskService};
 use rcontainerd_types::Result;
@@ -45,7 +50,7 @@ use containers::registry::Registry;
 use engine::Engine;
 use images::{ImageEvent, ImageService, ImagesConfig};
 
-pub use engine::{CoreConfig, NAMESPACE};
+pub use engine::{CoreConfig, NAMESPACE, RuntimeConfig};
 pub use filters::Filters;
 
 /// All services; cheap to clone.
@@ -54,13 +59,19 @@ pub struct Core {
     pub images: ImageService,
     pub containers: containers::Containers,
     pub execs: execs::Execs,
+    pub files: files::Files,
     pub volumes: volumes::Volumes,
     pub networks: networks::Networks,
     pub events: events::Events,
     pub system: system::System,
+    pub fsck: fsck::Fsck,
     pub store: Store,
     pub tasks: TaskService,
+    /// Tasks of containers that are not Docker's.
+    pub primitive_tasks: primitives::tasks::Tasks,
+    pub transfers: primitives::transfer::Transfers,
     closing: tokio_util::sync::CancellationToken,
+    _rules: Option<Arc<Watch>>,
 }
 
 impl Core {
@@ -71,25 +82,33 @@ impl Core {
     pub async fn open(config: CoreConfig, store: Store, tasks: TaskService) -> Result<Self> {
         let events = events::Events::open(&store)?;
         let told = events.clone();
-        let images = ImagesConfig {
-            insecure_registries: config.insecure_registries.clone(),
-            registry_mirrors: config.registry_mirrors.clone(),
+        let registry = Arc::new(Registry::load(&store)?);
+        let made_from = Arc::clone(&registry);
+        let images_config = ImagesConfig {
+            registry: config.registry.clone(),
+            caps: config.caps,
+            in_use: Arc::new(move |image| made_from.uses(&image.to_string())),
             on_event: Arc::new(move |event| told.announce(image_event(event))),
             ..ImagesConfig::default()
         };
-        let images = ImageService::open(store.clone(), NAMESPACE, images);
-        let registry = Arc::new(Registry::load(&store)?);
+        let images = ImageService::open(store.clone(), NAMESPACE, images_config.clone());
         let users = Arc::clone(&registry);
         let volumes = volumes::Volumes::open(store.clone(), events.clone(), Arc::new(move || Ok(users.volume_references())))?;
         engine::make_dir(&store.root().join("containers"), 0o711)?;
         engine::make_dir(&config.state_dir.join("c"), 0o711)?;
         let network = Arc::new(Network::open(config.network.clone())?);
+        let catalog = networks::catalog::Catalog::load(&store)?;
+        network.define(&networks::definitions(&store)?)?;
+        let rules = watch_rules(&network);
+        let netd = Netd::new(config.netd.clone(), config.state_dir.join("netd.sock"));
         let closing = tokio_util::sync::CancellationToken::new();
         let engine = Arc::new(Engine {
             config,
             store: store.clone(),
             tasks: tasks.clone(),
             network,
+            networks: catalog,
+            netd,
             images: images.clone(),
             events: events.clone(),
             volumes: volumes.clone(),
@@ -98,27 +117,49 @@ impl Core {
             host: host::HostFacts::probe(),
             opened: jiff::Timestamp::now(),
             closing: closing.clone(),
+            host_ends: tokio_util::sync::CancellationToken::new(),
         });
         watch_task_events(&engine);
         containers::recover::recover(&engine).await?;
+        let runtimes = engine.config.runtimes.clone();
+        let primitive_tasks = primitives::tasks::Tasks::open(store.clone(), tasks.clone(), runtimes, closing.clone()).await?;
+        // Docker's listeners hear of Docker's namespace alone.
+        let elsewhere = ImagesConfig { on_event: Arc::new(|_| {}), ..images_config };
+        let transfers = primitives::transfer::Transfers::new(store.clone(), images.clone(), elsewhere);
         Ok(Self {
             images,
             containers: containers::Containers::new(Arc::clone(&engine)),
             execs: execs::Execs::new(Arc::clone(&engine)),
+            files: files::Files::new(Arc::clone(&engine)),
             volumes,
             networks: networks::Networks::new(Arc::clone(&engine)),
             events,
-            system: system::System::new(engine),
+            system: system::System::new(Arc::clone(&engine)),
+            fsck: fsck::Fsck::new(engine),
             store,
             tasks,
+            primitive_tasks,
+            transfers,
             closing,
+            _rules: rules,
         })
+    }
+
+    /// For the end of the host, which would wait for containers and shims: ends all of them, each in the time that it has for a stop.
+    pub async fn end_with_host(&self) {
+        self.containers.end_all().await;
     }
 
     /// Lets go of everything that watches, so that the last clone's drop gives the root free. Containers live on.
     pub fn close(&self) {
         self.closing.cancel();
     }
+}
+
+/// A host without nf_tables has no rules to watch.
+fn watch_rules(network: &Arc<Network>) -> Option<Arc<Watch>> {
+    let watched = network.watch().map(Arc::new);
+    watched.inspect_err(|err| tracing::debug!("the firewall rules are not watched: {err}")).ok()
 }
 
 /// Takes what only the shims' events tell: out of memory.

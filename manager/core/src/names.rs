@@ -219,9 +219,44 @@ pub fn validate(name: &str) -> Result<()> {
     Err(Error::invalid(format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")))
 }
 
+/// Docker's rule for volume names.
+///
+/// # Errors
+/// `InvalidArgument` in Docker's words.
+pub fn validate_volume(name: &str) -> Result<()> {
+    if name.len() == 1 {
+        return Err(Error::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
+    }
+    let mut bytes = name.bytes();
+    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    // A directory of that name must be possible (NAME_MAX).
+    if first && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) && name.len() <= 255 {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn volume_names_of_one_letter_are_too_short_and_others_have_docker_s_letters() {
+        for short in ["q", "1", "-", "/"] {
+            let told = validate_volume(short).expect_err(short).message().to_owned();
+            assert_eq!(told, format!("create {short}: volume name is too short, names should be at least two alphanumeric characters"));
+        }
+        for bad in ["", "_a", ".a", "a b", "a/b", "\u{e9}a", &"a".repeat(256)] {
+            assert!(validate_volume(bad).expect_err(bad).message().contains("includes invalid characters"), "{bad:?}");
+        }
+        for good in ["q1", "a.b-c_d", &"a".repeat(255)] {
+            validate_volume(good).expect(good);
+        }
+    }
 
     #[test]
     fn random_names_are_valid_and_avoid_those_taken() {

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use futures_util::StreamExt;
 use harness::{Engine, collect, request, shell, within};
 use rcontainerd_core::containers::{
-    AttachContainer, KillContainer, ListContainers, LogsQuery, RemoveContainer, StartContainer, Status, StopContainer, WaitCondition,
+    AttachContainer, KillContainer, ListContainers, LogsQuery, RemoveContainer, StartContainer, Status, StopContainer, TopContainer,
+    WaitCondition, WaitContainer,
 };
 use rcontainerd_core::execs::{CreateExec, StartExec};
 use rcontainerd_core::filters::Filters;
@@ -34,7 +35,8 @@ async fn output_code_logs_and_nothing_left() {
     assert_eq!(logs(&engine, "first", false).await, "out\nerr\n");
     let state = engine.state("first").await;
     assert_eq!((state.status, state.exit_code), (Status::Exited, 7));
-    let exited = ListContainers { filters: filters(&[("exited", "7")]), ..ListContainers::default() };
+    // As with dockerd, `exited` alone looks at running containers only.
+    let exited = ListContainers { all: true, filters: filters(&[("exited", "7")]), ..ListContainers::default() };
     let listed = engine.core.containers.list(exited).await.expect("list");
     assert_eq!(listed.iter().map(|one| one.container.name.as_str()).collect::<Vec<_>>(), ["first"]);
     assert!(listed[0].status.starts_with("Exited (7) "), "{}", listed[0].status);
@@ -55,6 +57,26 @@ async fn what_docker_gives_a_container_is_seen_inside() {
     let (_, stdout, _) = engine.run(command).await;
     assert!(stdout.starts_with("uid=1000(me) gid=1001"), "{stdout}");
     assert!(stdout.contains("29(audio)"), "{stdout}");
+}
+
+/// A client passes on the signal that answers what it has just been shown, while the manager may still be about the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_at_the_first_output_is_not_lost() {
+    let engine = Engine::new().await;
+    for _ in 0..20 {
+        let id = engine.create(shell("trap 'exit 11' USR1; echo up; while :; do sleep 0.01; done")).await;
+        let attach = AttachContainer { id: id.clone(), stream: true, stdout: true, ..AttachContainer::default() };
+        let mut io = engine.core.containers.attach(attach).await.expect("attach");
+        let signal = async {
+            within(io.output.next()).await.expect("output").expect("output");
+            engine.core.containers.kill(KillContainer { id: id.clone(), signal: Some("USR1".into()) }).await
+        };
+        let ((), signalled) = tokio::join!(engine.start(&id), signal);
+        signalled.expect("the signal");
+        assert_eq!(engine.wait(&id, WaitCondition::NotRunning).await, 11);
+        engine.remove(&id).await;
+    }
+    engine.assert_nothing_left().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,4 +218,112 @@ async fn a_container_outlives_the_manager_with_its_logs_and_code() {
     assert_eq!(engine.wait(&id, WaitCondition::NotRunning).await, 9);
     assert_eq!(logs(&engine, &id, true).await, "before\nthrough\nafter\n");
     engine.remove(&id).await;
+}
+
+/// Whatever is asked of a container while it ends: it is done, or the container is not running.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_meets_the_end_of_a_container_never_fails_by_its_shim() {
+    let engine = Engine::new().await;
+    let words = |result: rcontainerd_types::Result<()>| result.err().map(|err| (err.kind(), err.message().to_owned()));
+    for round in 0..12 {
+        let id = engine.create(shell("trap 'exit 3' TERM; echo up; while :; do sleep 0.01; done")).await;
+        engine.start(&id).await;
+        while !logs(&engine, &id, false).await.contains("up") {
+            tokio::task::yield_now().await;
+        }
+        let containers = &engine.core.containers;
+        let stop = async {
+            let stopped = containers.stop(StopContainer { id: id.clone(), timeout: Some(20), signal: None }).await;
+            stopped.unwrap_or_else(|err| panic!("round {round}: stop: {err}"));
+        };
+        let mut waiter = containers.wait(WaitContainer { id: id.clone(), condition: WaitCondition::NotRunning }).await.expect("wait");
+        let others = async {
+            let mut told = Vec::new();
+            loop {
+                let kill = KillContainer { id: id.clone(), signal: Some("WINCH".into()) };
+                let top = TopContainer { id: id.clone(), ps_args: String::new() };
+                let (kill, top) = tokio::join!(containers.kill(kill), containers.top(top));
+                told.extend(words(kill).into_iter().chain(words(top.map(drop))));
+                if futures_util::poll!(&mut waiter).is_ready() {
+                    return told;
+                }
+            }
+        };
+        let ((), told) = within(async { tokio::join!(stop, others) }).await;
+        for (kind, message) in told {
+            assert!(kind == ErrorKind::Conflict && message.ends_with("is not running"), "round {round}: {kind:?}: {message}");
+        }
+        assert_eq!(engine.state(&id).await.exit_code, 3);
+        engine.remove(&id).await;
+    }
+    engine.assert_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_container_s_own_files_have_a_size() {
+    let engine = Engine::new().await;
+    let size = async |id: &str| {
+        let list = ListContainers { all: true, size: true, filters: filters(&[("id", id)]), ..ListContainers::default() };
+        let listed = engine.core.containers.list(list).await.expect("list");
+        (listed[0].size_rw.expect("size"), listed[0].size_root_fs.expect("size"))
+    };
+    let mut idle = shell("true");
+    idle.config.tty = true;
+    let idle = engine.create(idle).await;
+    let (_, image) = size(&idle).await;
+    engine.start(&idle).await;
+    engine.wait(&idle, WaitCondition::NotRunning).await;
+    assert_eq!(size(&idle).await, (0, image), "what it was started on is not its own");
+    let busy = engine.create(shell("busybox mkdir -p /a/b; busybox head -c 5000 /dev/zero >/a/b/f; busybox ln /a/b/f /a/g")).await;
+    engine.start(&busy).await;
+    engine.wait(&busy, WaitCondition::NotRunning).await;
+    assert_eq!(size(&busy).await, (5000, image + 5000));
+}
+
+/// A mount of its own, gone with the test.
+struct Mounted(std::path::PathBuf);
+
+impl Mounted {
+    fn new(path: std::path::PathBuf) -> Self {
+        std::fs::create_dir(&path).expect("mkdir");
+        let mount = std::process::Command::new("mount").args(["-t", "tmpfs", "test"]).arg(&path).status();
+        assert!(mount.expect("mount").success(), "this test needs root");
+        Self(path)
+    }
+
+    fn make(&self, propagation: &str) {
+        let made = std::process::Command::new("mount").arg(format!("--make-{propagation}")).arg(&self.0).status();
+        assert!(made.expect("mount").success(), "{propagation}");
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bind_that_cannot_propagate_is_refused_at_the_start() {
+    let engine = Engine::new().await;
+    let mounted = Mounted::new(engine.dir.path().join("source"));
+    for (propagation, given, told) in [
+        ("rshared", "private", Some("a shared mount")),
+        ("slave", "private", Some("a shared or slave mount")),
+        ("rshared", "shared", None),
+        ("rslave", "shared", None),
+        ("rprivate", "private", None),
+    ] {
+        mounted.make(given);
+        let mut command = shell("true");
+        command.host_config.binds = vec![format!("{}:/x:{propagation}", mounted.0.display())];
+        let id = engine.create(command).await;
+        let started = engine.core.containers.start(StartContainer { id: id.clone(), console_size: None }).await;
+        let place = mounted.0.display();
+        let expected = told.map(|what| format!("path {place} is mounted on {place} but it is not {what}"));
+        assert_eq!(started.err().map(|err| err.message().to_owned()), expected, "{propagation} of a {given} mount");
+        engine.remove(&id).await;
+    }
+    drop(mounted);
+    engine.assert_nothing_left().await;
 }

@@ -1,11 +1,12 @@
 //! The operations on containers: one plain struct each, and what they return.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::config::{Config, EndpointRequest, HostConfig};
+use super::config::{Config, EndpointRequest, HostConfig, Resources, RestartPolicy};
 use super::model::{Container, PublishedPort};
 use crate::filters::Filters;
 
@@ -69,6 +70,30 @@ pub struct RemoveContainer {
 pub struct RenameContainer {
     pub id: String,
     pub name: String,
+}
+
+/// Changes limits and restart policy; what is zero, empty or `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct UpdateContainer {
+    pub id: String,
+    pub resources: Resources,
+    pub restart_policy: Option<RestartPolicy>,
+}
+
+/// Makes an image of a container's changes.
+#[derive(Clone, Debug, Default)]
+pub struct CommitContainer {
+    pub id: String,
+    /// `None`: the image has no name.
+    pub reference: Option<rcontainerd_types::Reference>,
+    pub comment: String,
+    pub author: String,
+    /// Freeze the processes meanwhile.
+    pub pause: bool,
+    /// Instructions of a Dockerfile that change the configuration.
+    pub changes: Vec<String>,
+    /// What is set here is the image's; the rest is the container's.
+    pub config: crate::images::ImageConfig,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,9 +177,13 @@ pub struct ListContainers {
 
 #[derive(Clone, Debug)]
 pub struct ContainerSummary {
-    pub container: Container,
+    pub container: Arc<Container>,
     /// The image's name as the container was created with, its id when the name now means another image.
     pub image: String,
+    /// Its names in links of others: `other/alias`.
+    pub link_names: Vec<String>,
+    /// Networks that it is on, or will be once it runs: name → id.
+    pub networks: BTreeMap<String, String>,
     pub ports: Vec<PublishedPort>,
     /// Docker's sentence: `Up 3 minutes`, `Exited (0) 2 hours ago`.
     pub status: String,
@@ -178,8 +207,12 @@ pub struct ContainerDetails {
     pub hostname_path: String,
     pub hosts_path: String,
     pub exec_ids: Vec<String>,
+    /// Networks that it is on, or will be once it runs: name → id.
+    pub networks: BTreeMap<String, String>,
     /// Where the container's namespace is bound; empty when not running or without its own.
     pub sandbox_key: String,
+    /// Docker's name for the snapshotter, as `info` has it.
+    pub storage_driver: String,
     /// Docker's `GraphDriver.Data` (`LowerDir`, `UpperDir`, …).
     pub graph_driver: BTreeMap<String, String>,
     pub ports: Vec<PublishedPort>,

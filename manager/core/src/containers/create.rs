@@ -5,32 +5,42 @@ use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rcontainerd_store::records::{self, ContainerRecord};
+use rcontainerd_store::records::{self, AnyValue, ContainerRecord};
+use rcontainerd_store::{Durability, Persistence};
 use rcontainerd_types::{Error, Result, id};
 
 use super::commands::{CreateContainer, Created};
 use super::model::{Container, MountKind, MountPoint, State};
 use super::registry::{CONTAINERS, Entry};
 use super::resolve::{self, MountSource, PlannedMount, Resolved};
+use super::{joined, links, runtimes, start, volumes_from};
 use crate::engine::{Engine, NAMESPACE, blocking, container_event, make_dir, remove_dir};
 use crate::images::{Image, PreparedRootfs};
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs::{self, Rootfs, users};
+use crate::spec;
 use crate::volumes::{CreateVolume, RemoveVolume, Volume};
 
-pub(super) async fn create(engine: Arc<Engine>, request: CreateContainer) -> Result<Created> {
+/// How containerd names the type of an OCI configuration.
+const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+pub(super) async fn create(engine: Arc<Engine>, mut request: CreateContainer) -> Result<Created> {
     if request.config.image.is_empty() {
         return Err(Error::invalid("no image specified"));
     }
     let image = engine.images.inspect(&request.config.image).await?;
     check_platform(&request, &image)?;
+    joined::pin(&engine, &mut request.host_config)?;
+    links::pin(&engine, &mut request)?;
+    runtimes::options(&engine, &request.host_config.runtime)?;
     let id = id::generate()?;
     let resolved = resolve::resolve(&request, image.config(), &engine.host, &id)?;
     let name = reserve_name(&engine, &request, &id)?;
     let mut made = Made::default();
     let result = build(&engine, &request, image, resolved, (&id, &name), &mut made).await;
     if result.is_err() {
-        engine.registry.release(&name, &id);
+        // The name last: as long as it is held, what was made is not nobody's.
         made.undo(&engine, &id).await;
+        engine.registry.release(&name, &id);
     }
     result
 }
@@ -103,12 +113,21 @@ async fn build(
     (id, name): (&str, &str),
     made: &mut Made,
 ) -> Result<Created> {
-    let rootfs = engine.images.prepare_rootfs(&image.id, id).await?;
+    let (persistence, durability) = kept(resolved.host_config.auto_remove);
+    let rootfs = engine.images.prepare_rootfs(&image.id, id, persistence).await?;
     made.rootfs = Some(rootfs.clone());
-    let mut mounts = Vec::new();
+    let mut mounts = volumes_from::inherit(&engine.registry, &resolved.host_config.volumes_from)?;
     for planned in &resolved.mounts {
+        // A volume of the image gives way to another container's in its place; what this request says itself does not.
+        let taken = mounts.iter().position(|mount| mount.destination == planned.destination);
+        match (taken, planned.is_implied(request)) {
+            (Some(_), true) => continue,
+            (Some(position), false) => drop(mounts.remove(position)),
+            (None, _) => {}
+        }
         mounts.push(place(engine, planned, &rootfs, made).await?);
     }
+    mounts.sort_by_key(|mount| mount.destination.matches('/').count());
     make_dir(&engine.container_dir(id), 0o710)?;
     made.directory = true;
     let mut warnings = resolved.warnings.clone();
@@ -117,9 +136,14 @@ async fn build(
     let owner = Arc::clone(engine);
     let entry = Arc::new(Entry::new(container.clone()));
     blocking(move || {
-        let events = owner.store.metadata().write(|tx| {
+        let spec = preview(&owner, &container);
+        let events = owner.store.metadata().write_as(durability, |tx| {
+            // Of one that is removed at its end a power loss leaves nothing to look for.
+            if durability == Durability::Immediate {
+                tx.names_directory(&owner.container_dir(&container.id));
+            }
             tx.create(CONTAINERS, &container.id, &container)?;
-            tx.put(records::CONTAINERS, &rcontainerd_store::metadata::key(NAMESPACE, &container.id), &primitive(&container))?;
+            tx.put(records::CONTAINERS, &rcontainerd_store::metadata::key(NAMESPACE, &container.id), &primitive(&container, spec))?;
             owner.record_all(tx, vec![container_event(&container, "create", &[])])
         })?;
         events.into_iter().for_each(|event| owner.events.publish(event));
@@ -128,6 +152,12 @@ async fn build(
     .await?;
     engine.registry.insert(entry);
     Ok(Created { id: id.to_owned(), warnings })
+}
+
+/// A container that is removed at its end is worth no sync: what a power loss leaves of it is cleaned up, a crash of the manager loses nothing.
+/// Any other's snapshot becomes durable with its record.
+fn kept(auto_remove: bool) -> (Persistence, Durability) {
+    if auto_remove { (Persistence::Scratch, Durability::Volatile) } else { (Persistence::WithNext, Durability::Immediate) }
 }
 
 /// Asked-for capabilities that this host does not have; the default set's are told too, but a privileged container gets what there is.
@@ -157,7 +187,13 @@ fn record(
         platform: image.platform.to_string(),
         config: resolved.config,
         host_config: resolved.host_config,
-        endpoints: request.endpoints.clone(),
+        // `default` is what clients call the network that is used when none is named.
+        endpoints: request
+            .endpoints
+            .iter()
+            .map(|(name, endpoint)| (if name == "default" { "bridge".to_owned() } else { name.clone() }, endpoint.clone()))
+            .collect(),
+        left_mode: false,
         path: resolved.path,
         args: resolved.args,
         mounts,
@@ -169,15 +205,43 @@ fn record(
     }
 }
 
+/// The OCI configuration as a start would write it now, for containerd's clients to look at; `None` where the start would fail, which is
+/// the start's to tell.
+fn preview(engine: &Engine, container: &Container) -> Option<AnyValue> {
+    let build = || {
+        let dirs = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.layer_dirs(&container.snapshot_key)?;
+        let user = users::resolve(&Rootfs::open(&dirs)?, &container.config.user, &container.host_config.group_add)?;
+        let netns = engine.config.network.netns_dir.join(&container.id);
+        let inputs = spec::Inputs {
+            host: &engine.host,
+            user: &user,
+            netns: Some(netns.as_path()).filter(|_| container.host_config.network_mode == "bridge"),
+            joined: spec::Joined::default(),
+            cgroups_path: start::cgroups_path(engine, container)?,
+            files: start::files_of(engine, &container.id),
+            init: &engine.config.init,
+            console_size: container.host_config.console_size,
+        };
+        serde_json::to_vec(&spec::build(container, &inputs)?).map_err(|err| Error::internal(format!("encode config.json: {err}")))
+    };
+    match build() {
+        Ok(value) => Some(AnyValue { type_url: SPEC_TYPE.to_owned(), value }),
+        Err(err) => {
+            tracing::debug!(container = container.id, "its configuration cannot be shown before the start: {err}");
+            None
+        }
+    }
+}
+
 /// The container as containerd's clients see it in namespace `moby`.
-fn primitive(container: &Container) -> ContainerRecord {
+fn primitive(container: &Container, spec: Option<AnyValue>) -> ContainerRecord {
     ContainerRecord {
         id: container.id.clone(),
         labels: BTreeMap::new(),
         image: container.config.image.clone(),
         runtime_name: "io.containerd.rrun.v2".to_owned(),
         runtime_options: None,
-        spec: None,
+        spec,
         snapshotter: container.snapshotter.clone(),
         snapshot_key: container.snapshot_key.clone(),
         sandbox: String::new(),

@@ -9,8 +9,8 @@ use rcontainerd_types::ErrorKind;
 
 use super::model::{Container, Status};
 use super::registry::{Entry, Live};
-use super::{remove, start};
-use crate::engine::{Engine, container_event, remove_dir};
+use super::{health, network, remove, runstate, start};
+use crate::engine::{Engine, container_event};
 
 /// The first pause before a restart; doubles with each restart that did not hold for [`SETTLED`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -43,7 +43,7 @@ pub(super) async fn ended(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, st
     clean_up(engine, entry, live).await;
     let code = i64::from(status.code);
     let container = entry.record();
-    let again = restarts(&container, code);
+    let again = restarts(&container, code).filter(|_| !engine.host_ends.is_cancelled());
     record_exit(engine, entry, &container, &status, again.is_some()).await;
     entry.phase.send_modify(|phase| {
         phase.running = again.is_some();
@@ -63,13 +63,13 @@ pub(super) async fn ended(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, st
 }
 
 /// Removes what a run leaves in the system.
-pub(super) async fn clean_up(engine: &Engine, entry: &Entry, live: Live) {
+pub(super) async fn clean_up(engine: &Arc<Engine>, entry: &Entry, live: Live) {
     let complain = |what: &str, err: rcontainerd_types::Error| {
         if err.kind() != ErrorKind::NotFound {
             tracing::warn!(container = entry.id, "after the end: {what}: {err}");
         }
     };
-    let network = start::release_network(engine, live.netns, live.attachment);
+    let disconnected = network::release(engine, &entry.id, live.connections);
     let task = async {
         if live.task.delete(None).await.is_err()
             && let Err(err) = engine.tasks.cleanup_dead(&engine.task_key(&entry.id)).await
@@ -77,11 +77,11 @@ pub(super) async fn clean_up(engine: &Engine, entry: &Entry, live: Live) {
             complain("remove the task", err);
         }
     };
-    let (released, ()) = futures_util::future::join(network, task).await;
+    let (released, ()) = futures_util::future::join(disconnected, task).await;
     if let Err(err) = released {
         complain("disconnect the network", err);
     }
-    if let Err(err) = remove_dir(&engine.run_dir(&entry.id)) {
+    if let Err(err) = runstate::discard(&engine.run_dir(&entry.id)) {
         complain("remove run files", err);
     }
 }
@@ -90,7 +90,8 @@ async fn record_exit(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Conta
     let finished = Timestamp::try_from(status.exited_at).unwrap_or_else(|_| Timestamp::now());
     let duration = container.state.started_at.map_or(0, |started| finished.duration_since(started).as_secs());
     let extra = [("exitCode", status.code.to_string()), ("execDuration", duration.to_string())];
-    let event = container_event(container, "die", &extra);
+    let mut events = vec![container_event(container, "die", &extra)];
+    events.extend(network::events("disconnect", container, &container.state.networks));
     let code = i64::from(status.code);
     let change = move |container: &mut Container| {
         container.state.status = if again { Status::Restarting } else { Status::Exited };
@@ -99,13 +100,14 @@ async fn record_exit(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Conta
         container.state.finished_at = Some(finished);
         container.state.networks.clear();
         container.state.ports.clear();
+        health::ended(container);
     };
     if container.host_config.auto_remove {
         // Its record goes away in a moment: writing the code first would only cost a sync.
-        engine.update_volatile(entry, vec![event], change);
+        engine.update_volatile(entry, events, change);
         return;
     }
-    if let Err(err) = engine.update(entry, vec![event], change).await {
+    if let Err(err) = engine.update(entry, events, change).await {
         tracing::error!(container = entry.id, "record the exit code {code}: {err}");
         engine.update_volatile(entry, Vec::new(), change_again(code, finished));
     }
@@ -148,7 +150,7 @@ fn restart_later(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, pause: Dura
         }
         let _operation = entry.operation.lock().await;
         let state = entry.record().state;
-        if state.status != Status::Restarting || state.run != run {
+        if state.status != Status::Restarting || state.run != run || engine.host_ends.is_cancelled() {
             return;
         }
         if let Err(err) = start::run(&engine, &entry, None, state.restart_count + 1).await {

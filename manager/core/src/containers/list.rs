@@ -3,61 +3,38 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use rcontainerd_types::{Error, Result};
+use rcontainerd_store::tree;
+use rcontainerd_types::{Digest, ErrorKind, Result};
 
 use super::commands::{ContainerDetails, ContainerSummary, InspectContainer, ListContainers, PruneReport};
-use super::model::{Container, PublishedPort, Status};
+use super::list_filters::Wanted;
+use super::model::{Container, Health, HealthStatus, PublishedPort, Status};
 use super::registry::Entry;
-use super::{logs, remove, resolve};
+use super::{links, logs, network, remove, resolve};
 use crate::engine::{Engine, NAMESPACE, blocking};
+use crate::files::MOUNT_PLACES;
 use crate::filters::Filters;
 use crate::human;
 
-const LIST_FILTERS: &[&str] = &[
-    "ancestor",
-    "before",
-    "since",
-    "exited",
-    "expose",
-    "publish",
-    "health",
-    "id",
-    "label",
-    "label!",
-    "name",
-    "network",
-    "status",
-    "volume",
-    "is-task",
-    "isolation",
-];
 const PRUNE_FILTERS: &[&str] = &["until", "label", "label!"];
 
 pub(super) async fn list(engine: &Arc<Engine>, command: ListContainers) -> Result<Vec<ContainerSummary>> {
-    let filters = &command.filters;
-    filters.accept(LIST_FILTERS)?;
-    check_values(filters)?;
-    let bounds = bounds(engine, filters)?;
-    let ancestors = ancestors(engine, filters).await;
-    let mut all: Vec<Container> = engine.registry.all().iter().map(|entry| entry.record()).collect();
+    let wanted = Wanted::read(engine, &command.filters).await?;
+    let mut all: Vec<Arc<Container>> = engine.registry.all().iter().map(|entry| entry.view()).collect();
     all.sort_by_key(|container| std::cmp::Reverse(container.created));
-    // Asking for a status or an exit code asks for stopped ones too.
-    let everything = command.all || command.limit.is_some() || ["status", "exited", "before", "since"].iter().any(|key| filters.has(key));
-    let shown = |container: &Container| {
-        (everything || container.state.status.is_running())
-            && matches(filters, container)
-            && bounds.hold(container)
-            && ancestors.hold(container)
-    };
+    let everything = command.all || command.limit.is_some() || wanted.includes_stopped();
+    let shown = |container: &Arc<Container>| (everything || container.state.status.is_running()) && wanted.holds(engine, container);
     let limit = command.limit.filter(|limit| *limit > 0).unwrap_or(usize::MAX);
-    let chosen: Vec<Container> = all.into_iter().filter(shown).take(limit).collect();
+    let chosen: Vec<Arc<Container>> = all.into_iter().filter(shown).take(limit).collect();
     let mut summaries = Vec::with_capacity(chosen.len());
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    let images = engine.images.resolve_all(chosen.iter().map(|container| container.config.image.clone()).collect()).await;
+    let mut link_names = links::names(engine);
     for container in chosen {
-        let image = image_name(engine, &container, &mut names).await;
-        let sizes = if command.size { Some(sizes(engine, &container).await?) } else { None };
+        let sizes = if command.size { measured(engine, &container).await? } else { None };
         summaries.push(ContainerSummary {
-            image,
+            image: image_name(&container, &images),
+            link_names: link_names.remove(&container.id).unwrap_or_default(),
+            networks: network::networks_of(engine, &container),
             ports: ports(&container),
             status: status(&container),
             size_rw: sizes.map(|(own, _)| own),
@@ -68,110 +45,15 @@ pub(super) async fn list(engine: &Arc<Engine>, command: ListContainers) -> Resul
     Ok(summaries)
 }
 
-fn check_values(filters: &Filters) -> Result<()> {
-    let statuses = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-    if let Some(bad) = filters.get("status").iter().find(|status| !statuses.contains(&status.as_str())) {
-        return Err(Error::invalid(format!("invalid filter 'status={bad}'")));
-    }
-    if let Some(bad) = filters.get("exited").iter().find(|code| code.parse::<i64>().is_err()) {
-        return Err(Error::invalid(format!("invalid filter 'exited={bad}'")));
-    }
-    Ok(())
-}
-
-/// `before` and `since` name containers.
-struct Bounds {
-    before: Option<jiff::Timestamp>,
-    since: Option<jiff::Timestamp>,
-}
-
-fn bounds(engine: &Engine, filters: &Filters) -> Result<Bounds> {
-    let created =
-        |key: &str| filters.get(key).first().map(|name| engine.registry.find(name).map(|entry| entry.record().created)).transpose();
-    Ok(Bounds { before: created("before")?, since: created("since")? })
-}
-
-impl Bounds {
-    fn hold(&self, container: &Container) -> bool {
-        self.before.is_none_or(|limit| container.created < limit) && self.since.is_none_or(|limit| container.created > limit)
-    }
-}
-
-/// Image ids that `ancestor` means; `None` where it is not asked for.
-struct Ancestors(Option<Vec<String>>);
-
-async fn ancestors(engine: &Engine, filters: &Filters) -> Ancestors {
-    if !filters.has("ancestor") {
-        return Ancestors(None);
-    }
-    let mut ids = Vec::new();
-    for name in filters.get("ancestor") {
-        // A name that no image has matches nothing, as in Docker.
-        if let Ok(id) = engine.images.resolve(name).await {
-            ids.push(id.to_string());
-        }
-    }
-    Ancestors(Some(ids))
-}
-
-impl Ancestors {
-    fn hold(&self, container: &Container) -> bool {
-        self.0.as_ref().is_none_or(|ids| ids.contains(&container.image_id))
-    }
-}
-
-fn matches(filters: &Filters, container: &Container) -> bool {
-    let state = &container.state;
-    let exposes = |wanted: &str| {
-        let exposed = container.config.exposed_ports.iter().filter_map(|text| resolve::parse_port(text).ok());
-        exposed.into_iter().any(|(number, protocol)| port_matches(wanted, number, protocol.as_str()))
-    };
-    let publishes =
-        |wanted: &str| state.ports.iter().any(|own| own.host_port != 0 && port_matches(wanted, own.container_port, &own.protocol));
-    filters.any("id", |id| container.id.starts_with(id))
-        && filters.any("name", |name| container.name.contains(name.trim_matches(['^', '$', '/'])) && anchored(name, &container.name))
-        && filters.any("status", |status| status == state.status.as_str())
-        && filters.any("exited", |code| state.status == Status::Exited && code.parse() == Ok(state.exit_code))
-        && filters.labels(&container.config.labels)
-        && filters.any("volume", |wanted| {
-            container.mounts.iter().any(|mount| mount.name == wanted || mount.source == wanted || mount.destination == wanted)
-        })
-        && filters.any("network", |wanted| {
-            container.host_config.network_mode == wanted || crate::networks::id_of(&container.host_config.network_mode).starts_with(wanted)
-        })
-        && filters.any("health", |wanted| wanted == "none")
-        && filters.any("is-task", |wanted| matches!(wanted, "false" | "0"))
-        && filters.any("isolation", |wanted| wanted == "default")
-        && filters.any("expose", exposes)
-        && filters.any("publish", publishes)
-}
-
-/// `80`, `80/udp`, `8000-8010/tcp`.
-fn port_matches(wanted: &str, number: u16, protocol: &str) -> bool {
-    let (numbers, wanted_protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-    let within = first.parse::<u16>().is_ok_and(|first| first <= number) && last.parse::<u16>().is_ok_and(|last| number <= last);
-    within && wanted_protocol == protocol
-}
-
-/// The part of Docker's name patterns that scripts use: `^/name$`.
-fn anchored(pattern: &str, name: &str) -> bool {
-    let bare = pattern.trim_start_matches('^').trim_start_matches('/').trim_end_matches('$');
-    (!pattern.starts_with('^') || name.starts_with(bare)) && (!pattern.ends_with('$') || name.ends_with(bare))
-}
-
 /// The name that the container was made by, unless it means another image by now.
-async fn image_name(engine: &Engine, container: &Container, known: &mut BTreeMap<String, String>) -> String {
+fn image_name(container: &Container, meant: &BTreeMap<String, Digest>) -> String {
     let name = &container.config.image;
-    if !known.contains_key(name) {
-        let id = engine.images.resolve(name).await.map(|id| id.to_string()).unwrap_or_default();
-        known.insert(name.clone(), id);
-    }
-    if known.get(name) == Some(&container.image_id) { name.clone() } else { container.image_id.clone() }
+    let means_it = meant.get(name).map_or(container.image_id.is_empty(), |id| id.to_string() == container.image_id);
+    if means_it { name.clone() } else { container.image_id.clone() }
 }
 
 /// Bound ports and those only exposed.
-fn ports(container: &Container) -> Vec<PublishedPort> {
+pub(super) fn ports(container: &Container) -> Vec<PublishedPort> {
     let mut ports = container.state.ports.clone();
     if !container.state.status.is_running() {
         return ports;
@@ -183,13 +65,18 @@ fn ports(container: &Container) -> Vec<PublishedPort> {
             ports.push(PublishedPort { container_port: number, protocol, host_ip: String::new(), host_port: 0 });
         }
     }
+    ports.sort_by(|a, b| (a.container_port, &a.protocol).cmp(&(b.container_port, &b.protocol)));
     ports
 }
 
 fn status(container: &Container) -> String {
     let state = &container.state;
     match state.status {
-        Status::Running => format!("Up {}", human::since(state.started_at)),
+        Status::Running => match &state.health {
+            None => format!("Up {}", human::since(state.started_at)),
+            Some(Health { status: HealthStatus::Starting, .. }) => format!("Up {} (health: starting)", human::since(state.started_at)),
+            Some(health) => format!("Up {} ({})", human::since(state.started_at), health.status.as_str()),
+        },
         Status::Paused => format!("Up {} (Paused)", human::since(state.started_at)),
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, human::since(state.finished_at)),
         Status::Removing => "Removal In Progress".to_owned(),
@@ -199,12 +86,20 @@ fn status(container: &Container) -> String {
     }
 }
 
-/// Bytes of the writable layer, and of everything.
+/// `None` for a container that is being removed at this moment.
+async fn measured(engine: &Arc<Engine>, container: &Container) -> Result<Option<(u64, u64)>> {
+    match sizes(engine, container).await {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Bytes of the container's own files, and of everything.
 async fn sizes(engine: &Arc<Engine>, container: &Container) -> Result<(u64, u64)> {
     let (owner, snapshotter, key) = (Arc::clone(engine), container.snapshotter.clone(), container.snapshot_key.clone());
     blocking(move || {
         let snapshots = owner.store.snapshotter(NAMESPACE, &snapshotter)?;
-        let own = snapshots.usage(&key)?.size;
+        let own = tree::changed_bytes(&*snapshots, &key, MOUNT_PLACES)?;
         let (mut all, mut parent) = (own, snapshots.stat(&key)?.parent);
         while let Some(name) = parent {
             all += snapshots.usage(&name)?.size;
@@ -216,7 +111,8 @@ async fn sizes(engine: &Arc<Engine>, container: &Container) -> Result<(u64, u64)
 }
 
 pub(super) async fn inspect(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &InspectContainer) -> Result<ContainerDetails> {
-    let container = entry.record();
+    let mut container = entry.record();
+    container.host_config.links = links::shown(engine, &container);
     let dir = engine.container_dir(&entry.id);
     let keeps_log = resolve::LogPlan::parse(&container.host_config.log_config)?.keeps();
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
@@ -226,8 +122,10 @@ pub(super) async fn inspect(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &
         resolv_conf_path: text(dir.join("resolv.conf")),
         hostname_path: text(dir.join("hostname")),
         hosts_path: text(dir.join("hosts")),
-        exec_ids: engine.execs.of_container(&entry.id),
-        sandbox_key: entry.live().and_then(|live| live.netns).map(text).unwrap_or_default(),
+        exec_ids: if container.state.status.is_running() { engine.execs.of_container(&entry.id) } else { Vec::new() },
+        networks: network::networks_of(engine, &container),
+        sandbox_key: entry.live().and_then(|live| live.connections.netns).map(text).unwrap_or_default(),
+        storage_driver: crate::system::docker_driver_name(&container.snapshotter).to_owned(),
         graph_driver: graph_driver(engine, &container).await,
         ports: ports(&container),
         size_rw: sizes.map(|(own, _)| own),
@@ -246,13 +144,14 @@ async fn graph_driver(engine: &Arc<Engine>, container: &Container) -> BTreeMap<S
     BTreeMap::from([
         ("LowerDir".to_owned(), lower.join(":")),
         ("UpperDir".to_owned(), dirs.upper.to_string_lossy().into_owned()),
+        ("WorkDir".to_owned(), dirs.upper.with_file_name("work").to_string_lossy().into_owned()),
         ("MergedDir".to_owned(), merged.to_string_lossy().into_owned()),
     ])
 }
 
 pub(super) async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<PruneReport> {
     filters.accept(PRUNE_FILTERS)?;
-    let until = filters.get("until").first().map(|text| until(text)).transpose()?;
+    let until = filters.until()?;
     let mut report = PruneReport::default();
     for entry in engine.registry.all() {
         let Ok(_operation) = entry.operation.try_lock() else { continue };
@@ -267,17 +166,4 @@ pub(super) async fn prune(engine: &Arc<Engine>, filters: Filters) -> Result<Prun
         report.deleted.push(container.id);
     }
     Ok(report)
-}
-
-/// A date, seconds since the epoch, or a duration back from now (`24h`, `10m30s`).
-fn until(text: &str) -> Result<jiff::Timestamp> {
-    let invalid = || Error::invalid(format!("invalid filter 'until={text}'"));
-    if let Ok(seconds) = text.parse::<i64>() {
-        return jiff::Timestamp::from_second(seconds).map_err(|_| invalid());
-    }
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(time);
-    }
-    let span: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
-    jiff::Timestamp::now().checked_sub(span).map_err(|_| invalid())
 }

@@ -138,6 +138,6 @@ impl Tail {
             (false, Stream::Stdout) => OutputKind::Stdout,
             (false, Stream::Stderr) => OutputKind::Stderr,
         };
-        LogEntry { kind, time: record.time, data: Bytes::from(record.line) }
+        LogEntry { kind, time: record.time, attributes: record.attributes, data: Bytes::from(record.line) }
     }
 }

@@ -2,22 +2,33 @@
 
 mod attach;
 pub mod commands;
+mod commit;
 pub mod config;
 mod create;
 mod exit;
+mod health;
+pub(crate) mod host_end;
+mod joined;
+pub(crate) mod links;
 mod list;
+mod list_filters;
 mod logs;
+pub(crate) mod membership;
 pub mod model;
+mod network;
 pub(crate) mod recover;
 pub(crate) mod registry;
 mod remove;
 pub mod resolve;
-mod runstate;
+pub(crate) mod runstate;
+mod runtimes;
 mod service;
 pub(crate) mod start;
 mod stats;
-mod stop;
+pub(crate) mod stop;
 mod top;
+mod update;
+mod volumes_from;
 
 pub use commands::*;
 pub use config::*;

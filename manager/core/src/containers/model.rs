@@ -31,6 +31,9 @@ pub struct Container {
     /// What the client asked of each network, by network name.
     #[serde(default)]
     pub endpoints: BTreeMap<String, EndpointRequest>,
+    /// The network of the mode was left by `network disconnect`: only `endpoints` counts from then on.
+    #[serde(default)]
+    pub left_mode: bool,
     /// Program and arguments as resolved from entrypoint and command.
     pub path: String,
     pub args: Vec<String>,
@@ -105,6 +108,51 @@ pub struct State {
     pub ports: Vec<PublishedPort>,
     /// Counts the starts; tells one run's exit from the next one's.
     pub run: u64,
+    /// Of containers with a health check, since their start.
+    pub health: Option<Health>,
+}
+
+/// What the probes found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Health {
+    pub status: HealthStatus,
+    /// Failures without a success in between.
+    pub failing_streak: u32,
+    /// The last five, oldest first.
+    pub log: Vec<Probe>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// No probe has succeeded yet, nor enough have failed.
+    #[default]
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// One run of the check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub start: Timestamp,
+    pub end: Timestamp,
+    /// 0: healthy; -1: it took too long or could not be run.
+    pub exit_code: i64,
+    /// Its first 4096 bytes.
+    pub output: String,
 }
 
 /// One network's view of a running container.

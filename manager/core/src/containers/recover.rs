@@ -1,18 +1,22 @@
 //! After a restart of the manager: every container that lives is taken up again, the end of every other is recorded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use jiff::Timestamp;
-use rcontainerd_network::Attachment;
-use rcontainerd_task::{ExitStatus, ProcessStatus, Task};
-use rcontainerd_types::Result;
+use rcontainerd_task::{ExitStatus, ProcessStatus, Task, TaskKey};
+use rcontainerd_types::{ErrorKind, Result};
 
 use super::model::{Container, Status};
 use super::registry::{Entry, Live};
 use super::runstate::RunState;
-use super::{exit, remove, start};
-use crate::engine::{Engine, NAMESPACE, container_event, remove_dir};
+use super::{exit, health, membership, network, remove, runstate, start};
+use crate::engine::{Engine, NAMESPACE, blocking, container_event};
+use crate::networks::DisconnectNetwork;
+
+/// Shims that are asked at a time.
+const AT_ONCE: usize = 64;
 
 /// Takes up what an earlier manager left. Problems of one container are logged and do not stop the others.
 ///
@@ -21,31 +25,58 @@ use crate::engine::{Engine, NAMESPACE, container_event, remove_dir};
 pub(crate) async fn recover(engine: &Arc<Engine>) -> Result<()> {
     let mut bundles: BTreeMap<String, ()> =
         engine.tasks.list().await?.into_iter().filter(|key| key.namespace == NAMESPACE).map(|key| (key.id, ())).collect();
-    let mut alive: Vec<Attachment> = Vec::new();
-    let mut ended = Vec::new();
-    for entry in engine.registry.all() {
+    let (mut alive, mut ended) = (Vec::new(), Vec::new());
+    let entries = engine.registry.all().into_iter().map(|entry| (bundles.remove(&entry.id).is_some(), entry)).collect::<Vec<_>>();
+    // Each shim answers in its own time; in turn, hundreds would have us wait for the sum.
+    let found = futures_util::stream::iter(entries).map(|(has_bundle, entry)| async move {
         let state = read_state(engine, &entry);
-        let task = match bundles.remove(&entry.id) {
-            Some(()) => reattach(engine, &entry).await,
-            None => None,
-        };
+        let task = if has_bundle { reattach(engine, &entry).await } else { None };
+        (entry, task, state)
+    });
+    let mut found = std::pin::pin!(found.buffered(AT_ONCE));
+    while let Some((entry, task, state)) = found.next().await {
         match (task, state) {
-            (Some((task, status)), Some(state)) => {
-                alive.extend(state.attachment.clone());
-                take_up(engine, &entry, &state, &task, status);
-                exit::watch(engine, &entry, state.run, task);
-            }
+            (Some((task, status)), Some(state)) => alive.push((entry, state, task, status)),
             (task, state) => ended.push((entry, task.map(|(task, _)| task), state)),
         }
     }
-    restore_network(engine, alive).await;
+    // Before anybody watches for an end: it would give back what is only taken up afterwards.
+    network::restore(engine, alive.iter().map(|(entry, state, ..)| (entry.record(), state.connections())).collect()).await;
+    let mut running = BTreeSet::new();
+    for (entry, state, task, status) in alive {
+        if matches!(status, ProcessStatus::Running | ProcessStatus::Paused) {
+            running.insert(entry.id.clone());
+        }
+        take_up(engine, &entry, &state, &task, status);
+        health::watch(engine, &entry, state.run);
+        exit::watch(engine, &entry, state.run, task);
+    }
+    finish_disconnects(engine, &running).await;
     for (entry, task, state) in ended {
         settle(engine, &entry, task, state).await;
     }
     for id in bundles.into_keys() {
-        orphan(engine, &id).await;
+        let key = engine.task_key(&id);
+        if let Err(err) = orphan(engine, &key).await {
+            tracing::warn!(container = id, "remove the task: {err}");
+        }
     }
     Ok(())
+}
+
+/// An interface goes first when a container leaves a network; a manager that was killed then has not told anybody yet.
+async fn finish_disconnects(engine: &Arc<Engine>, running: &BTreeSet<String>) {
+    let worker = Arc::clone(engine);
+    let lost = match blocking(move || worker.network.lost()).await {
+        Ok(lost) => lost,
+        Err(err) => return tracing::warn!("look for interfaces of running containers: {err}"),
+    };
+    for attachment in lost.into_iter().filter(|attachment| running.contains(&attachment.container)) {
+        let command = DisconnectNetwork { network: attachment.network, container: attachment.container.clone(), force: true };
+        if let Err(err) = membership::disconnect(engine, command).await {
+            tracing::warn!(container = attachment.container, "finish its leaving of a network: {err}");
+        }
+    }
 }
 
 fn read_state(engine: &Engine, entry: &Entry) -> Option<RunState> {
@@ -72,7 +103,10 @@ async fn reattach(engine: &Engine, entry: &Entry) -> Option<(Task, ProcessStatus
             }
             Some((task, ProcessStatus::Stopped))
         }
-        Ok(state) => Some((task, state.status)),
+        Ok(state) => {
+            let status = end_own_pause(engine, entry, &task, state.status).await;
+            Some((task, status))
+        }
         Err(err) => {
             tracing::warn!(container = entry.id, "ask for its state: {err}");
             None
@@ -80,8 +114,27 @@ async fn reattach(engine: &Engine, entry: &Entry) -> Option<(Task, ProcessStatus
     }
 }
 
+/// The manager died while it held the container still itself, for a commit: no client would wake it.
+async fn end_own_pause(engine: &Engine, entry: &Entry, task: &Task, status: ProcessStatus) -> ProcessStatus {
+    let dir = engine.run_dir(&entry.id);
+    if !runstate::is_held(&dir) {
+        return status;
+    }
+    if status == ProcessStatus::Paused
+        && let Err(err) = task.resume().await
+    {
+        tracing::warn!(container = entry.id, "unpause after a commit that was cut short: {err}");
+        return status;
+    }
+    // Else the next pause, a client's, would be taken for the manager's own.
+    if let Err(err) = runstate::let_go(&dir) {
+        tracing::warn!(container = entry.id, "after a commit that was cut short: {err}");
+    }
+    if status == ProcessStatus::Paused { ProcessStatus::Running } else { status }
+}
+
 fn take_up(engine: &Engine, entry: &Entry, state: &RunState, task: &Task, status: ProcessStatus) {
-    let live = Live { task: task.clone(), run: state.run, netns: state.netns.clone(), attachment: state.attachment.clone() };
+    let live = Live { task: task.clone(), run: state.run, connections: state.connections() };
     entry.set_live(Some(live));
     engine.update_volatile(entry, Vec::new(), |container| {
         start::apply(container, state, task.pid());
@@ -92,16 +145,9 @@ fn take_up(engine: &Engine, entry: &Entry, state: &RunState, task: &Task, status
     entry.phase.send_modify(|phase| phase.running = true);
 }
 
-async fn restore_network(engine: &Engine, alive: Vec<Attachment>) {
-    let network = Arc::clone(&engine.network);
-    if let Err(err) = crate::engine::blocking(move || network.restore(&alive)).await {
-        tracing::error!("restore the networks of running containers: {err}");
-    }
-}
-
 /// A container without a process: what its last run left is removed, its end recorded, the policy applied.
 async fn settle(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, state: Option<RunState>) {
-    let container = entry.record();
+    let container = entry.view();
     let recorded_running = container.state.status.is_running();
     let status = match (&task, &state) {
         (None, None) => ExitStatus::unknown(),
@@ -110,12 +156,16 @@ async fn settle(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, st
     if let Some(state) = &state {
         engine.update_volatile(entry, Vec::new(), |container| start::apply(container, state, 0));
         exit_recorded(engine, entry, status).await;
+    } else if container.state.status == Status::Restarting {
+        // Its end was recorded before; only the restart has not come.
+        engine.update_volatile(entry, Vec::new(), |container| container.state.status = Status::Exited);
     } else if recorded_running {
         exit_recorded(engine, entry, status).await;
     }
-    let container = entry.record();
+    let container = entry.view();
     let unfinished = matches!(container.state.status, Status::Removing | Status::Dead);
-    if unfinished || (container.host_config.auto_remove && container.state.status == Status::Exited) {
+    let over = container.host_config.auto_remove && (container.state.status == Status::Exited || lost_its_files(engine, &container));
+    if unfinished || over {
         let _operation = entry.operation.lock().await;
         if let Err(err) = remove::discard(engine, entry, container.host_config.auto_remove).await {
             tracing::warn!(container = entry.id, "finish its removal: {err}");
@@ -123,6 +173,12 @@ async fn settle(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, st
         return;
     }
     boot_start(engine, entry, &container);
+}
+
+/// The snapshot of a container that is removed at its end does not outlive a reboot.
+fn lost_its_files(engine: &Engine, container: &Container) -> bool {
+    let found = engine.store.snapshotter(NAMESPACE, &container.snapshotter).and_then(|snapshots| snapshots.stat(&container.snapshot_key));
+    found.is_err_and(|err| err.kind() == ErrorKind::NotFound)
 }
 
 /// Removes the bundle, network and run files of a dead run.
@@ -133,12 +189,12 @@ async fn remains(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, s
     }
     let status = engine.tasks.cleanup_dead(&engine.task_key(&entry.id)).await.unwrap_or_else(|_| ExitStatus::unknown());
     if let Some(state) = state {
-        let released = start::release_network(engine, state.netns.clone(), state.attachment.clone()).await;
+        let released = network::release(engine, &entry.id, state.connections()).await;
         if let Err(err) = released {
             tracing::warn!(container = entry.id, "release its network: {err}");
         }
     }
-    if let Err(err) = remove_dir(&engine.run_dir(&entry.id)) {
+    if let Err(err) = runstate::discard(&engine.run_dir(&entry.id)) {
         tracing::warn!(container = entry.id, "remove run files: {err}");
     }
     status
@@ -167,7 +223,11 @@ fn boot_start(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Container) {
     let wanted = match container.host_config.restart_policy.name.as_str() {
         "always" => container.state.run > 0,
         "unless-stopped" => container.state.run > 0 && !container.state.manually_stopped,
-        "on-failure" => container.state.status == Status::Exited && container.state.exit_code != 0 && !container.state.manually_stopped,
+        "on-failure" => {
+            let policy = &container.host_config.restart_policy;
+            let is_left = policy.maximum_retry_count == 0 || i64::from(container.state.restart_count) < policy.maximum_retry_count;
+            container.state.status == Status::Exited && container.state.exit_code != 0 && !container.state.manually_stopped && is_left
+        }
         _ => false,
     };
     if !wanted {
@@ -183,13 +243,10 @@ fn boot_start(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Container) {
 }
 
 /// A bundle without a record: its container was removed, or never recorded.
-async fn orphan(engine: &Engine, id: &str) {
-    let key = engine.task_key(id);
-    tracing::warn!(container = id, "a task without a container: removed");
-    if let Ok(Some(task)) = engine.tasks.reattach(&key).await {
+pub(crate) async fn orphan(engine: &Engine, key: &TaskKey) -> Result<()> {
+    tracing::warn!(task = key.id, namespace = key.namespace, "a task without a container: removed");
+    if let Ok(Some(task)) = engine.tasks.reattach(key).await {
         drop(task.kill(None, crate::signal::KILL, true).await);
     }
-    if let Err(err) = engine.tasks.cleanup_dead(&key).await {
-        tracing::warn!(container = id, "remove the task: {err}");
-    }
+    engine.tasks.cleanup_dead(key).await.map(drop)
 }

@@ -1,8 +1,8 @@
-//! Remove: snapshot, files, then the record; a removal cut short can be repeated.
+//! Remove: the records of container and snapshot at once, then the files; a removal cut short is none, or leaves only rubbish.
 
 use std::sync::Arc;
 
-use rcontainerd_store::records;
+use rcontainerd_store::{Durability, records};
 use rcontainerd_types::{Error, ErrorKind, Result};
 
 use super::commands::RemoveContainer;
@@ -14,22 +14,23 @@ use crate::signal;
 use crate::volumes::RemoveVolume;
 
 pub(super) async fn remove(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &RemoveContainer) -> Result<()> {
-    let state = entry.record().state;
-    if state.status.is_running() {
-        if !command.force {
-            return Err(refusal(&entry.record()));
+    loop {
+        if entry.record().state.status.is_running() || entry.live().is_some() {
+            if !command.force {
+                return Err(refusal(&entry.record()));
+            }
+            engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+            stop::end(entry, signal::KILL, Some(crate::engine::KILL_PATIENCE)).await?;
         }
-        engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
-        stop::end(entry, signal::KILL, Some(crate::engine::KILL_PATIENCE)).await?;
+        let _operation = entry.operation.lock().await;
+        if entry.phase.borrow().removed {
+            return Ok(());
+        }
+        // A start that was under way, by a client or a policy, came first.
+        if entry.live().is_none() {
+            return discard(engine, entry, command.volumes).await;
+        }
     }
-    let _operation = entry.operation.lock().await;
-    if entry.phase.borrow().removed {
-        return Ok(());
-    }
-    if entry.live().is_some() {
-        return Err(refusal(&entry.record()));
-    }
-    discard(engine, entry, command.volumes).await
 }
 
 fn refusal(container: &Container) -> Error {
@@ -43,18 +44,26 @@ fn refusal(container: &Container) -> Error {
 
 /// Removes a container whose process is gone; the caller holds its operation lock.
 pub(super) async fn discard(engine: &Arc<Engine>, entry: &Arc<Entry>, volumes: bool) -> Result<()> {
+    let _files = entry.files.write().await;
     let exit_code = entry.record().state.exit_code;
     engine.update_volatile(entry, Vec::new(), |container| container.state.status = Status::Removing);
+    entry.phase.send_modify(|phase| phase.removal_failed = None);
     drop(entry.take_pending());
     let (owner, container) = (Arc::clone(engine), entry.record());
     let removed = blocking(move || destroy(&owner, &container)).await;
     if let Err(err) = removed {
         let message = err.message().to_owned();
-        let dead = move |container: &mut Container| {
-            container.state.status = Status::Dead;
-            container.state.error = message;
+        let dead = |message: String| {
+            move |container: &mut Container| {
+                container.state.status = Status::Dead;
+                container.state.error = message;
+            }
         };
-        engine.update(entry, Vec::new(), dead).await?;
+        if let Err(unwritten) = engine.update(entry, Vec::new(), dead(message.clone())).await {
+            tracing::warn!(container = entry.id, "record that it could not be removed: {unwritten}");
+            engine.update_volatile(entry, Vec::new(), dead(message.clone()));
+        }
+        entry.phase.send_modify(|phase| phase.removal_failed = Some(message));
         return Err(err.context(format!("container {}", entry.id)));
     }
     let container = entry.record();
@@ -71,18 +80,26 @@ pub(super) async fn discard(engine: &Arc<Engine>, entry: &Arc<Entry>, volumes: b
     Ok(())
 }
 
+/// The container and its snapshot go in one transaction; what they have on the disk is nobody's then.
 fn destroy(engine: &Engine, container: &Container) -> Result<()> {
-    match engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.remove(&container.snapshot_key) {
-        Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
-        _ => {}
-    }
-    remove_dir(&engine.container_dir(&container.id))?;
-    let events = engine.store.metadata().write(|tx| {
+    let snapshots = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?;
+    let durability = if container.host_config.auto_remove { Durability::Volatile } else { Durability::Immediate };
+    let (removal, events) = engine.store.metadata().write_freeing(durability, |tx| {
+        let removal = match snapshots.remove_in(tx, &container.snapshot_key) {
+            Err(err) if err.kind() == ErrorKind::NotFound => None,
+            other => Some(other?),
+        };
         tx.delete(CONTAINERS, &container.id)?;
         tx.delete(records::CONTAINERS, &rcontainerd_store::metadata::key(NAMESPACE, &container.id))?;
-        engine.record_all(tx, vec![container_event(container, "destroy", &[])])
+        Ok((removal, engine.record_all(tx, vec![container_event(container, "destroy", &[])])?))
     })?;
     events.into_iter().for_each(|event| engine.events.publish(event));
+    if let Some(removal) = removal {
+        removal.finish();
+    }
+    if let Err(err) = remove_dir(&engine.container_dir(&container.id)) {
+        tracing::warn!(container = container.id, "removed, but not all of it is off the disk (rcontainerd fsck --repair): {err}");
+    }
     Ok(())
 }
 

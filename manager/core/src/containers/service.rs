@@ -3,17 +3,19 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use rcontainerd_types::{Error, ErrorKind, Result};
+use rcontainerd_types::{Digest, Error, ErrorKind, Result};
 
 use super::commands::{
-    AttachContainer, ContainerDetails, ContainerSummary, CreateContainer, Created, InspectContainer, KillContainer, ListContainers,
-    LogsQuery, ProcessTable, PruneReport, RemoveContainer, RenameContainer, ResizeTty, RestartContainer, StartContainer, StatsSample,
-    StopContainer, TopContainer, WaitCondition, WaitContainer, Waited,
+    AttachContainer, CommitContainer, ContainerDetails, ContainerSummary, CreateContainer, Created, InspectContainer, KillContainer,
+    ListContainers, LogsQuery, ProcessTable, PruneReport, RemoveContainer, RenameContainer, ResizeTty, RestartContainer, StartContainer,
+    StatsSample, StopContainer, TopContainer, UpdateContainer, WaitCondition, WaitContainer, Waited,
 };
+use super::model::Container;
 use super::registry::Entry;
-use super::{attach, create, list, logs, remove, start, stats, stop, top};
+use super::{attach, commit, create, host_end, links, list, logs, remove, start, stats, stop, top, update};
 use crate::engine::{Engine, blocking, container_event, owned};
 use crate::filters::Filters;
+use crate::images::ImageUser;
 use crate::io::{LogStream, ProcessIo};
 
 /// Cheap to clone. A caller that goes away cancels nothing half-way: mutations run in tasks of their own.
@@ -32,6 +34,10 @@ impl Containers {
 
     fn find(&self, id: &str) -> Result<(Arc<Engine>, Arc<Entry>)> {
         Ok((Arc::clone(&self.engine), self.engine.registry.find(id)?))
+    }
+
+    pub(crate) async fn end_all(&self) {
+        host_end::end_all(&self.engine).await;
     }
 
     /// # Errors
@@ -90,6 +96,33 @@ impl Containers {
         owned(async move { remove::remove(&engine, &entry, &command).await }).await
     }
 
+    /// Takes a link away: `container/alias`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for the name of a container.
+    pub async fn remove_link(&self, name: &str) -> Result<()> {
+        let (engine, name) = (Arc::clone(&self.engine), name.to_owned());
+        owned(async move { links::remove(&engine, &name).await }).await
+    }
+
+    /// The new image's id.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for a change; a full disk.
+    pub async fn commit(&self, command: CommitContainer) -> Result<rcontainerd_types::Digest> {
+        let (engine, entry) = self.find(&command.id)?;
+        owned(async move { commit::commit(&engine, &entry, command).await }).await
+    }
+
+    /// Gives warnings.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` for limits that contradict each other, as at creation.
+    pub async fn update(&self, command: UpdateContainer) -> Result<Vec<String>> {
+        let (engine, entry) = self.find(&command.id)?;
+        owned(async move { update::update(&engine, &entry, command).await }).await
+    }
+
     /// # Errors
     /// `NotFound`; `Conflict` for a name in use.
     pub async fn rename(&self, command: RenameContainer) -> Result<()> {
@@ -98,14 +131,15 @@ impl Containers {
         if name.is_empty() {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
-        crate::names::validate(&name)?;
+        let refused = |err: Error| err.context("Error when allocating new name");
+        crate::names::validate(&name).map_err(refused)?;
         owned(async move {
             let _operation = entry.operation.lock().await;
             let container = entry.record();
             if container.name == name {
                 return Err(Error::invalid("Renaming a container with the same name as its current name"));
             }
-            engine.registry.reserve(&name, &entry.id)?;
+            engine.registry.reserve(&name, &entry.id).map_err(refused)?;
             let event = container_event(&container, "rename", &[("oldName", format!("/{}", container.name))]);
             let new = name.clone();
             let renamed = engine.update(&entry, vec![event], move |container| container.name = new).await;
@@ -115,7 +149,8 @@ impl Containers {
         .await
     }
 
-    /// Subscribes before it returns, so that an exit right after is not missed; the future resolves when the condition holds.
+    /// Subscribes before it returns, so that an exit right after is not missed; the future resolves when the condition holds, and to an
+    /// error where a removal that is waited for has failed.
     ///
     /// # Errors
     /// `NotFound`.
@@ -127,12 +162,16 @@ impl Containers {
             let reached = phase.wait_for(|phase| {
                 phase.removed
                     || match command.condition {
-                        WaitCondition::NotRunning => !phase.running,
+                        // An end is an end, also when the policy starts it again.
+                        WaitCondition::NotRunning => !phase.running || phase.exits > before,
                         WaitCondition::NextExit => phase.exits > before,
-                        WaitCondition::Removed => false,
+                        WaitCondition::Removed => phase.removal_failed.is_some(),
                     }
             });
             let phase = reached.await.map_err(|_| Error::internal(format!("container {} vanished", entry.id)))?;
+            if let (WaitCondition::Removed, false, Some(why)) = (command.condition, phase.removed, &phase.removal_failed) {
+                return Err(Error::internal(format!("container {} could not be removed: {why}", entry.id)));
+            }
             Ok(Waited { exit_code: phase.exit_code, error: phase.error.clone() })
         }))
     }
@@ -145,7 +184,9 @@ impl Containers {
         if !container.config.tty {
             return Err(Error::conflict(format!("container {} has no terminal", entry.id)));
         }
-        entry.running_task()?.resize(None, command.columns.into(), command.rows.into()).await?;
+        let task = entry.task_once_started().await?;
+        let resized = task.resize(None, command.columns.into(), command.rows.into()).await;
+        stop::unless_ended(&entry, &task, resized).await?;
         let size = [("height", command.rows.to_string()), ("width", command.columns.to_string())];
         engine.events.announce(container_event(&container, "resize", &size));
         Ok(())
@@ -185,7 +226,20 @@ impl Containers {
     /// `Conflict` when it does not run.
     pub async fn top(&self, command: TopContainer) -> Result<ProcessTable> {
         let (engine, entry) = self.find(&command.id)?;
-        top::top(&engine, &entry, &command).await
+        let table = top::top(&entry, &command).await?;
+        engine.events.announce(container_event(&entry.record(), "top", &[]));
+        Ok(table)
+    }
+
+    /// The containers made from an image, for its removal.
+    pub fn made_from(&self, image: &Digest) -> Vec<ImageUser> {
+        let user = |container: Arc<Container>| ImageUser {
+            container_id: container.id.clone(),
+            image_id: image.clone(),
+            image_name: container.config.image.clone(),
+            running: container.state.status.is_running(),
+        };
+        self.engine.registry.made_from(&image.to_string()).iter().map(|entry| user(entry.view())).collect()
     }
 
     /// # Errors

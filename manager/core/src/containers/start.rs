@@ -1,20 +1,19 @@
 //! Start: network, files, bundle, shim, process. Steps with undo; the caller holds the container's operation lock.
 
-use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rcontainerd_network::files::{self, DnsOptions};
-use rcontainerd_network::{AttachRequest, Attachment};
-use rcontainerd_task::{AttachStream, CreateTask, RuntimeOptions, Stdio, Task};
+use rcontainerd_network::Attachment;
+use rcontainerd_task::{AttachStream, CreateTask, Stdio, Task};
 use rcontainerd_types::{Error, ErrorKind, Result};
 
-use super::model::{Container, Endpoint, PublishedPort, Status};
+use super::model::{Container, Status};
+use super::network::{self, Connections};
 use super::registry::{Entry, Live};
 use super::runstate::RunState;
-use super::{exit, resolve};
-use crate::engine::{Engine, NAMESPACE, blocking, container_event, make_dir, remove_dir};
+use super::{exit, health, joined, links, resolve, runstate, runtimes};
+use crate::engine::{Engine, NAMESPACE, blocking, container_event, make_dir};
 use crate::rootfs::{Rootfs, diagnose, users};
 use crate::spec;
 
@@ -45,6 +44,8 @@ fn startable(entry: &Entry) -> Result<()> {
 
 /// Runs the container's process once; everything is undone on failure.
 pub(super) async fn run(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size: Option<(u16, u16)>, restarts: u32) -> Result<()> {
+    // Whoever still reads the last run's root filesystem comes first: two mounts of one snapshot must not be.
+    let _files = entry.files.write().await;
     let container = entry.record();
     let console_size = console_size.or(container.host_config.console_size);
     let mut state = RunState::new(container.state.run + 1, Timestamp::now());
@@ -55,7 +56,9 @@ pub(super) async fn run(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size: 
         Ok(task) => {
             running(engine, entry, &state, &task);
             remember(engine, entry);
+            health::watch(engine, entry, state.run);
             exit::watch(engine, entry, state.run, task);
+            links::tell(engine, &entry.id).await;
             Ok(())
         }
         Err(err) => {
@@ -75,15 +78,19 @@ async fn launch(
 ) -> Result<Task> {
     let run_dir = engine.run_dir(&container.id);
     undo.run_dir = true;
-    prepare_run_dir(&run_dir, container.config.open_stdin)?;
-    connect(engine, container, state, undo).await?;
-    let (spec, rootfs) = bundle_parts(engine, container, console_size, state).await?;
+    prepare_run_dir(&run_dir, container)?;
+    let shared = joined::find(engine, container)?;
+    let joined = network::join(engine, container, state).await;
+    undo.connections = state.connections();
+    joined?;
+    let (spec, rootfs) = bundle_parts(engine, container, console_size, state, shared).await?;
     let key = engine.task_key(&container.id);
     undo.bundle = true;
     engine.tasks.create_bundle(&key, &spec).await?;
     state.write(&run_dir)?;
     let stdio = stdio(engine, container, &run_dir)?;
-    let request = CreateTask { key, rootfs, stdio, terminal: container.config.tty, runtime: RuntimeOptions::default() };
+    let runtime = runtimes::options(engine, &container.host_config.runtime)?;
+    let request = CreateTask { key, rootfs, stdio, terminal: container.config.tty, runtime };
     let task = engine.tasks.create(request).await?;
     undo.task = Some(task.clone());
     hand_out(entry, &run_dir, &task).await?;
@@ -91,10 +98,13 @@ async fn launch(
     Ok(task)
 }
 
-fn prepare_run_dir(dir: &Path, stdin: bool) -> Result<()> {
-    remove_dir(dir)?;
+fn prepare_run_dir(dir: &Path, container: &Container) -> Result<()> {
+    runstate::discard(dir)?;
     make_dir(dir, 0o700)?;
-    if stdin {
+    if container.host_config.ipc_mode == "shareable" {
+        runstate::share_memory(dir, container.host_config.shm_size)?;
+    }
+    if container.config.open_stdin {
         let fifo = dir.join(STDIN_FIFO);
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)
@@ -103,72 +113,13 @@ fn prepare_run_dir(dir: &Path, stdin: bool) -> Result<()> {
     Ok(())
 }
 
-/// Makes the network namespace and connects it, where the mode asks for one.
-async fn connect(engine: &Arc<Engine>, container: &Container, state: &mut RunState, undo: &mut Undo) -> Result<()> {
-    if container.host_config.network_mode != "bridge" {
-        return Ok(());
-    }
-    let request = attach_request(container)?;
-    let network = Arc::clone(&engine.network);
-    let id = container.id.clone();
-    let netns = blocking(move || network.create_netns(&id)).await?;
-    undo.netns = Some(netns.clone());
-    let network = Arc::clone(&engine.network);
-    let request = AttachRequest { netns: netns.clone(), ..request };
-    let attachment = blocking(move || network.attach(&request)).await?;
-    undo.attachment = Some(attachment.clone());
-    state.netns = Some(netns);
-    state.networks.insert("bridge".to_owned(), endpoint(&attachment));
-    state.ports = attachment.ports.iter().map(published).collect();
-    state.attachment = Some(attachment);
-    Ok(())
-}
-
-fn attach_request(container: &Container) -> Result<AttachRequest> {
-    let endpoint = container.endpoints.values().next().cloned().unwrap_or_default();
-    let ip = match endpoint.ipv4_address.as_str() {
-        "" => None,
-        text => Some(text.parse::<Ipv4Addr>().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))?),
-    };
-    let mac = [container.config.mac_address.as_str(), endpoint.mac_address.as_str()].into_iter().find(|text| !text.is_empty());
-    let mac = mac.map(parse_mac).transpose()?;
-    let ports = resolve::port_requests(&container.config, &container.host_config)?;
-    Ok(AttachRequest { container: container.id.clone(), netns: PathBuf::new(), mac, ip, ports })
-}
-
-fn parse_mac(text: &str) -> Result<[u8; 6]> {
-    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(|part| u8::from_str_radix(part, 16).ok()).collect();
-    let parsed = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
-    parsed.ok_or_else(|| Error::invalid(format!("{text:?} is not a valid mac address")))
-}
-
-fn endpoint(attachment: &Attachment) -> Endpoint {
-    Endpoint {
-        network_id: crate::networks::id_of("bridge"),
-        endpoint_id: rcontainerd_types::Digest::sha256(format!("bridge/{}", attachment.container).as_bytes()).hex().to_owned(),
-        ipv4_address: attachment.address.addr().to_string(),
-        ipv4_prefix_len: attachment.address.prefix_len(),
-        ipv4_gateway: attachment.gateway.to_string(),
-        mac_address: attachment.mac_string(),
-        ..Endpoint::default()
-    }
-}
-
-fn published(port: &rcontainerd_network::BoundPort) -> PublishedPort {
-    PublishedPort {
-        container_port: port.container_port,
-        protocol: port.protocol.as_str().to_owned(),
-        host_ip: port.host_ip.to_string(),
-        host_port: port.host_port,
-    }
-}
-
 /// config.json and the mounts of the root filesystem.
 async fn bundle_parts(
     engine: &Arc<Engine>,
     container: &Container,
     console_size: Option<(u16, u16)>,
     state: &RunState,
+    shared: joined::Shared,
 ) -> Result<(Vec<u8>, Vec<rcontainerd_task::Mount>)> {
     let (engine, container, state) = (Arc::clone(engine), container.clone(), state.clone());
     blocking(move || {
@@ -176,11 +127,22 @@ async fn bundle_parts(
         let mounts = snapshots.mounts(&container.snapshot_key)?;
         let rootfs = Rootfs::open(&snapshots.layer_dirs(&container.snapshot_key)?)?;
         let user = users::resolve(&rootfs, &container.config.user, &container.host_config.group_add)?;
-        let files = write_files(&engine, &container, &state)?;
+        spec::propagation::check(&container.mounts)?;
+        let mut container = container;
+        let files = match &shared.network {
+            // Who shares a network shares its names too.
+            Some((_, other)) => {
+                container.hostname.clone_from(&other.hostname);
+                files_of(&engine, &other.id)
+            }
+            None => write_files(&engine, &container, &state.attachments)?,
+        };
+        container.config.env.splice(0..0, links::linked(&engine, &container)?.variables);
         let inputs = spec::Inputs {
             host: &engine.host,
             user: &user,
-            netns: state.netns.as_deref(),
+            netns: state.netns.as_deref().or(shared.network.as_ref().map(|(path, _)| path.as_path())),
+            joined: shared.namespaces,
             cgroups_path: cgroups_path(&engine, &container)?,
             files,
             init: &engine.config.init,
@@ -199,7 +161,7 @@ async fn bundle_parts(
     .await
 }
 
-fn cgroups_path(engine: &Engine, container: &Container) -> Result<String> {
+pub(super) fn cgroups_path(engine: &Engine, container: &Container) -> Result<String> {
     let parent = match container.host_config.resources.cgroup_parent.as_str() {
         "" => &engine.config.cgroup_parent,
         own => own,
@@ -210,57 +172,31 @@ fn cgroups_path(engine: &Engine, container: &Container) -> Result<String> {
     Ok(format!("/{}/{}", parent.trim_matches('/'), container.id))
 }
 
+pub(super) fn files_of(engine: &Engine, id: &str) -> spec::Files {
+    let dir = engine.container_dir(id);
+    spec::Files { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") }
+}
+
 /// /etc/hosts, /etc/hostname and /etc/resolv.conf as this run needs them.
-fn write_files(engine: &Engine, container: &Container, state: &RunState) -> Result<spec::Files> {
-    let dir = engine.container_dir(&container.id);
+pub(super) fn write_files(engine: &Engine, container: &Container, attachments: &[Attachment]) -> Result<spec::Files> {
     let shares_host = container.host_config.network_mode == "host";
-    let files = spec::Files { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") };
+    let files = files_of(engine, &container.id);
     let host_file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let hosts = if shares_host && container.host_config.extra_hosts.is_empty() {
         host_file("/etc/hosts")
     } else {
-        hosts(engine, container, state)?
+        network::hosts(engine, container, attachments)?
     };
-    let resolv_conf = files::resolv_conf(&host_file("/etc/resolv.conf"), &dns(container)?, shares_host);
+    let resolv_conf = network::resolv_conf(engine, container, attachments, &host_file("/etc/resolv.conf"))?;
     for (path, text) in [(&files.hosts, hosts), (&files.hostname, format!("{}\n", container.hostname)), (&files.resolv_conf, resolv_conf)] {
         std::fs::write(path, text).map_err(|err| Error::io(format!("write {}", path.display()), err))?;
     }
     Ok(files)
 }
 
-fn hosts(engine: &Engine, container: &Container, state: &RunState) -> Result<String> {
-    let extra = container.host_config.extra_hosts.iter().map(|entry| extra_host(engine, entry)).collect::<Result<Vec<_>>>()?;
-    let full = match container.config.domainname.as_str() {
-        "" => container.hostname.clone(),
-        domain => format!("{0}.{domain} {0}", container.hostname),
-    };
-    let own = state.attachment.as_ref().map(|attachment| (IpAddr::V4(attachment.address.addr()), full.as_str()));
-    Ok(files::hosts(own, &extra))
-}
-
-/// `name:address` or `name:host-gateway`.
-fn extra_host(engine: &Engine, entry: &str) -> Result<(IpAddr, String)> {
-    let bad = || Error::invalid(format!("bad format for add-host: \"{entry}\""));
-    let (name, address) = entry.split_once([':', '=']).ok_or_else(bad)?;
-    if address == "host-gateway" {
-        let bridge = engine.network.bridge()?;
-        return Ok((IpAddr::V4(bridge.gateway), name.to_owned()));
-    }
-    let address =
-        address.trim_matches(['[', ']']).parse().map_err(|_| Error::invalid(format!("invalid IP address in add-host: \"{address}\"")))?;
-    Ok((address, name.to_owned()))
-}
-
-fn dns(container: &Container) -> Result<DnsOptions> {
-    let host_config = &container.host_config;
-    let parse = |text: &String| text.parse().map_err(|_| Error::invalid(format!("invalid IP address for --dns: {text}")));
-    let servers = host_config.dns.iter().map(parse).collect::<Result<Vec<IpAddr>>>()?;
-    Ok(DnsOptions { servers, search: host_config.dns_search.clone(), options: host_config.dns_options.clone() })
-}
-
 fn stdio(engine: &Engine, container: &Container, run_dir: &Path) -> Result<Stdio> {
     let log = resolve::LogPlan::parse(&container.host_config.log_config)?;
-    let output = log.uri(&super::logs::path(engine, &container.id), run_dir.join(OUTPUT_SOCKET)).to_string();
+    let output = log.uri(container, &super::logs::path(engine, &container.id), run_dir.join(OUTPUT_SOCKET))?.to_string();
     let stdin = if container.config.open_stdin { run_dir.join(STDIN_FIFO).to_string_lossy().into_owned() } else { String::new() };
     let stderr = if container.config.tty { String::new() } else { output.clone() };
     Ok(Stdio { stdin, stdout: output, stderr })
@@ -282,10 +218,12 @@ async fn hand_out(entry: &Entry, run_dir: &Path, task: &Task) -> Result<()> {
 
 /// From here on the container is running for everybody.
 fn running(engine: &Engine, entry: &Entry, state: &RunState, task: &Task) {
-    let live = Live { task: task.clone(), run: state.run, netns: state.netns.clone(), attachment: state.attachment.clone() };
+    let live = Live { task: task.clone(), run: state.run, connections: state.connections() };
     entry.set_live(Some(live));
-    let event = container_event(&entry.record(), "start", &[]);
-    engine.update_volatile(entry, vec![event], |container| apply(container, state, task.pid()));
+    let container = entry.record();
+    let mut events = network::events("connect", &container, &state.networks);
+    events.push(container_event(&container, "start", &[]));
+    engine.update_volatile(entry, events, |container| apply(container, state, task.pid()));
     entry.phase.send_modify(|phase| {
         phase.running = true;
         phase.error = None;
@@ -324,6 +262,7 @@ pub(super) fn apply(container: &mut Container, state: &RunState, pid: u32) {
     own.networks.clone_from(&state.networks);
     own.ports.clone_from(&state.ports);
     own.run = state.run;
+    own.health = None;
 }
 
 /// Adds what the image says about the program, in plain words.
@@ -348,6 +287,11 @@ async fn explain(engine: &Arc<Engine>, container: &Container, err: Error) -> Err
 
 /// A program that cannot be run is the request's fault, not ours.
 pub(crate) fn blame(err: Error) -> Error {
+    if err.message().contains("error mounting") && err.message().contains("not a directory") {
+        let advice = "Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type";
+        let message = format!("{}: {advice}", err.message());
+        return Error::invalid(message).with_source(err);
+    }
     match (err.kind(), exit_code_of(&err)) {
         (ErrorKind::Internal | ErrorKind::NotFound, 126 | 127) => err.with_kind(ErrorKind::InvalidArgument),
         _ => err,
@@ -358,7 +302,13 @@ pub(crate) fn blame(err: Error) -> Error {
 pub(crate) fn exit_code_of(err: &Error) -> i64 {
     let message = err.message();
     let has = |words: &[&str]| words.iter().any(|word| message.contains(word));
-    if has(&["executable file not found", "no such file or directory", "No such file or directory", "not in the image"]) {
+    if has(&[
+        "executable file not found",
+        "no such file or directory",
+        "No such file or directory",
+        "not in the image",
+        "Are you trying to mount",
+    ]) {
         127
     } else if has(&["permission denied", "Permission denied", "exec format error", "Exec format error", "not executable", "is a directory"])
     {
@@ -402,13 +352,19 @@ struct Undo {
     run_dir: bool,
     bundle: bool,
     task: Option<Task>,
-    netns: Option<PathBuf>,
-    attachment: Option<Attachment>,
+    connections: Connections,
 }
 
 impl Undo {
     fn new(engine: &Arc<Engine>, id: &str) -> Self {
-        Self { engine: Arc::clone(engine), id: id.to_owned(), run_dir: false, bundle: false, task: None, netns: None, attachment: None }
+        Self {
+            engine: Arc::clone(engine),
+            id: id.to_owned(),
+            run_dir: false,
+            bundle: false,
+            task: None,
+            connections: Connections::default(),
+        }
     }
 
     /// Takes everything back, last first; failures are logged, the first error is the one told.
@@ -427,23 +383,9 @@ impl Undo {
         if self.bundle {
             log("remove the bundle", self.engine.tasks.remove_bundle(&key).await);
         }
-        log("disconnect", release_network(&self.engine, self.netns.clone(), self.attachment.clone()).await);
+        log("disconnect", network::release(&self.engine, &self.id, self.connections.clone()).await);
         if self.run_dir {
-            log("remove run files", remove_dir(&self.engine.run_dir(&self.id)));
+            log("remove run files", runstate::discard(&self.engine.run_dir(&self.id)));
         }
     }
-}
-
-/// Takes back the network of a run.
-pub(super) async fn release_network(engine: &Engine, netns: Option<PathBuf>, attachment: Option<Attachment>) -> Result<()> {
-    if netns.is_none() && attachment.is_none() {
-        return Ok(());
-    }
-    let network = Arc::clone(&engine.network);
-    blocking(move || {
-        let detached = attachment.map_or(Ok(()), |attachment| network.detach(&attachment));
-        let deleted = netns.map_or(Ok(()), |netns| network.delete_netns(&netns));
-        detached.and(deleted)
-    })
-    .await
 }

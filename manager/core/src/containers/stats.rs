@@ -15,11 +15,11 @@ use crate::host::CgroupVersion;
 const ROOT: &str = "/sys/fs/cgroup";
 
 pub(super) fn sample(engine: &Engine, entry: &Entry) -> Result<StatsSample> {
-    let mut sample = StatsSample { read: Some(Timestamp::now()), online_cpus: engine.host.cpus, ..StatsSample::default() };
     let pid = entry.record().state.pid;
     if entry.live().is_none() || pid == 0 {
-        return Ok(sample);
+        return Ok(StatsSample::default());
     }
+    let mut sample = StatsSample { read: Some(Timestamp::now()), online_cpus: engine.host.cpus, ..StatsSample::default() };
     sample.system_cpu = system_cpu();
     match engine.host.cgroup {
         CgroupVersion::V2 => unified(&mut sample, &cgroup_of(pid, "")),

@@ -7,11 +7,12 @@ use rcontainerd_types::{Error, Result};
 
 use super::commands::{ProcessTable, TopContainer};
 use super::registry::Entry;
-use crate::engine::Engine;
+use super::stop;
 
-pub(super) async fn top(_engine: &Arc<Engine>, entry: &Arc<Entry>, command: &TopContainer) -> Result<ProcessTable> {
-    let task = entry.running_task()?;
-    let pids: BTreeSet<u32> = task.pids().await?.into_iter().map(|process| process.pid).collect();
+pub(super) async fn top(entry: &Arc<Entry>, command: &TopContainer) -> Result<ProcessTable> {
+    let task = entry.task_once_started().await?;
+    let pids = stop::unless_ended(entry, &task, task.pids().await).await?;
+    let pids: BTreeSet<u32> = pids.into_iter().map(|process| process.pid).collect();
     let arguments: Vec<&str> = match command.ps_args.as_str() {
         "" => vec!["-ef"],
         own => own.split_whitespace().collect(),

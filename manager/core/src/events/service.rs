@@ -21,7 +21,24 @@ const EVENTS: Table<Event> = Table::new("docker.events", 1);
 const KEPT: u64 = 1000;
 /// Events that a slow reader may lag behind before it is ended with an error.
 const QUEUE: usize = 1024;
-const FILTERS: [&str; 9] = ["container", "daemon", "event", "image", "label", "network", "scope", "type", "volume"];
+const FILTERS: &[&str] = &[
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+];
+/// Kinds of objects that there are none of here, nor ever an event.
+const ABSENT: [&str; 5] = ["config", "node", "plugin", "secret", "service"];
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -99,7 +116,12 @@ impl Events {
     /// # Errors
     /// `InvalidArgument` for an unknown filter.
     pub async fn subscribe(&self, query: EventQuery) -> Result<EventStream> {
-        query.filters.accept(&FILTERS)?;
+        query.filters.accept(FILTERS)?;
+        if let (Some(since), Some(until)) = (query.since, query.until)
+            && since > until
+        {
+            return Err(Error::invalid(format!("`since` time ({since}) cannot be after `until` time ({until})")));
+        }
         let (past, receiver) = {
             let state = self.lock();
             let since = |event: &&Event| {
@@ -196,7 +218,8 @@ fn matches(filters: &Filters, event: &Event) -> bool {
         named(wanted) || attribute("image") || attribute("name")
     };
     let action = |wanted: &str| event.action == wanted || event.action.split(':').next() == Some(wanted);
-    filters.any("type", |kind| kind == event.kind.as_str())
+    !ABSENT.iter().any(|key| filters.has(key))
+        && filters.any("type", |kind| kind == event.kind.as_str())
         && filters.any("event", action)
         && filters.any("scope", |scope| scope == "local")
         && filters.labels(&event.attributes)

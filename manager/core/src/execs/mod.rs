@@ -54,6 +54,8 @@ pub struct Exec {
     pub running: bool,
     /// `None` until it has ended.
     pub exit_code: Option<i64>,
+    /// The code tells why it could not be started: 127 not found, 126 anything else.
+    pub start_failed: bool,
     /// Host pid; 0 before the start.
     pub pid: u32,
     pub request: CreateExec,

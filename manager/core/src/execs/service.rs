@@ -1,19 +1,20 @@
 //! The exec service.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use jiff::Timestamp;
 use rcontainerd_task::{ExecProcess, Fifos, ProcessPipes, Stdio, Task};
-use rcontainerd_types::{Error, Result, id};
+use rcontainerd_types::{Error, ErrorKind, Result, id};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::table::ExecEntry;
 use super::{CreateExec, Exec, ResizeExec, StartExec};
-use crate::containers::Status;
 use crate::containers::registry::Entry;
+use crate::containers::{Status, links, start as starting, stop};
 use crate::engine::{Engine, NAMESPACE, blocking, container_event, owned};
 use crate::io::{Output, OutputKind, OutputStream, ProcessIo};
 use crate::rootfs::{Rootfs, diagnose, users};
@@ -22,6 +23,9 @@ use crate::stdin::InputWriter;
 
 /// Bytes read from a process in one go.
 const CHUNK: usize = 32 << 10;
+
+/// How long a resize waits for the start that its client has asked for beside it, as dockerd's does.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -40,7 +44,7 @@ impl Execs {
     /// `NotFound`; `Conflict` when the container does not run or is paused.
     pub async fn create(&self, command: CreateExec) -> Result<String> {
         let entry = self.engine.registry.find(&command.container)?;
-        runnable(&entry)?;
+        runnable(&entry).await?;
         if command.cmd.is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
@@ -52,6 +56,7 @@ impl Execs {
             created: Timestamp::now(),
             running: false,
             exit_code: None,
+            start_failed: false,
             pid: 0,
             request: command,
         };
@@ -67,10 +72,21 @@ impl Execs {
     pub async fn start(&self, command: StartExec) -> Result<Option<ProcessIo>> {
         let exec = self.engine.execs.find(&command.id)?;
         let entry = self.engine.registry.find(&exec.record().container_id)?;
-        let task = runnable(&entry)?;
+        let task = runnable(&entry).await?;
         exec.claim()?;
         let engine = Arc::clone(&self.engine);
-        owned(async move { start(&engine, &entry, &exec, task, &command).await }).await
+        owned(async move {
+            let started = start(&engine, &entry, &exec, task, &command).await;
+            if let Err(err) = &started {
+                let code = starting::exit_code_of(err);
+                exec.change(|exec| {
+                    exec.exit_code = Some(if code == 127 { 127 } else { 126 });
+                    exec.start_failed = true;
+                });
+            }
+            started
+        })
+        .await
     }
 
     /// # Errors
@@ -80,22 +96,29 @@ impl Execs {
     }
 
     /// # Errors
-    /// `NotFound`; `Conflict` without a terminal or when it does not run.
+    /// `NotFound`; `Conflict` without a terminal or when it has ended; `Unavailable` when it is not started.
     pub async fn resize(&self, command: ResizeExec) -> Result<()> {
-        let exec = self.engine.execs.find(&command.id)?.record();
+        let exec = self.engine.execs.find(&command.id)?;
+        // Clients tell the size right behind the request to start, on another connection; docker 20.10 gives up after 150 ms.
+        let begun = tokio::time::timeout(START_PATIENCE, exec.until(|exec| exec.running || exec.exit_code.is_some())).await;
+        let Ok(exec) = begun else {
+            return Err(Error::new(ErrorKind::Unavailable, format!("timeout waiting for exec {} to be started", command.id)));
+        };
         if !exec.request.tty || !exec.running {
-            return Err(Error::conflict(format!("exec {} has no terminal or does not run", exec.id)));
+            return Err(Error::conflict(format!("exec {} has no terminal or has ended", exec.id)));
         }
-        let task = self.engine.registry.find(&exec.container_id)?.running_task()?;
-        task.resize(Some(&exec.id), command.columns.into(), command.rows.into()).await
+        let entry = self.engine.registry.find(&exec.container_id)?;
+        let task = entry.running_task()?;
+        let resized = task.resize(Some(&exec.id), command.columns.into(), command.rows.into()).await;
+        stop::unless_ended(&entry, &task, resized).await
     }
 }
 
-fn runnable(entry: &Entry) -> Result<Task> {
+async fn runnable(entry: &Entry) -> Result<Task> {
     match entry.record().state.status {
         Status::Paused => Err(Error::conflict(format!("Container {} is paused, unpause the container before exec", entry.id))),
         Status::Restarting => Err(Error::conflict(format!("Container {} is restarting, wait until the container is running", entry.id))),
-        _ => entry.running_task(),
+        _ => entry.task_once_started().await,
     }
 }
 
@@ -120,9 +143,10 @@ async fn start(
     let pid = match launched.await {
         Ok(pid) => pid,
         Err(err) => {
-            let err = crate::containers::start::blame(explain(engine, entry, &request, err).await);
-            exec.change(|exec| exec.exit_code = Some(crate::containers::start::exit_code_of(&err)));
-            exec.ended.send_replace(true);
+            let err = match stop::explained_by_end(entry, &task, err).await {
+                Ok(told) => told,
+                Err(err) => starting::blame(explain(engine, entry, &request, err).await),
+            };
             // The shim may not know it at all by now.
             drop(task.delete(Some(&record.id)).await);
             return Err(err);
@@ -144,11 +168,13 @@ fn make_fifos(engine: &Engine, entry: &Entry, id: &str, request: &CreateExec) ->
 }
 
 async fn process(engine: &Arc<Engine>, entry: &Arc<Entry>, request: &CreateExec) -> Result<Vec<u8>> {
-    let (engine, container, request) = (Arc::clone(engine), entry.record(), request.clone());
+    let (engine, mut container, request) = (Arc::clone(engine), entry.record(), request.clone());
     blocking(move || {
         let dirs = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.layer_dirs(&container.snapshot_key)?;
         let user = if request.user.is_empty() { &container.config.user } else { &request.user };
         let user = users::resolve(&Rootfs::open(&dirs)?, user, &container.host_config.group_add)?;
+        let variables = links::reachable(&engine, &container).variables;
+        container.config.env.splice(0..0, variables);
         let process = spec::exec_process(&container, &request, &user, &engine.host)?;
         serde_json::to_vec(&process).map_err(|err| Error::internal(format!("encode the process: {err}")))
     })
@@ -193,7 +219,6 @@ fn follow(engine: &Arc<Engine>, entry: &Arc<Entry>, exec: &Arc<ExecEntry>, task:
             exec.running = false;
             exec.exit_code = Some(code);
         });
-        exec.ended.send_replace(true);
         let event = container_event(&entry.record(), "exec_die", &[("execID", id.clone()), ("exitCode", code.to_string())]);
         engine.events.announce(event);
         // When the container has ended too, its shim is gone with all its processes.
@@ -207,12 +232,10 @@ fn streams(exec: &Arc<ExecEntry>, pipes: ProcessPipes, request: &CreateExec, tas
     let kind = if request.tty { OutputKind::Console } else { OutputKind::Stdout };
     let stdout = pipes.stdout.map_or_else(|| stream::empty().boxed(), |pipe| read(pipe, kind).boxed());
     let stderr = pipes.stderr.map_or_else(|| stream::empty().boxed(), |pipe| read(pipe, OutputKind::Stderr).boxed());
-    let mut ended = exec.ended.subscribe();
-    let keep = Arc::clone(exec);
+    let ending = Arc::clone(exec);
     // The stream ends only when the exit code is known: clients ask for it next.
     let last = stream::once(async move {
-        drop(ended.wait_for(|ended| *ended).await);
-        drop(keep);
+        ending.until(|exec| exec.exit_code.is_some()).await;
     });
     let output: OutputStream = Box::pin(stream::select(stdout, stderr).chain(last.filter_map(|()| async { None })));
     let input = pipes.stdin.map(|pipe| InputWriter::new(pipe, task, Some(exec.record().id), true));

@@ -12,19 +12,24 @@ use super::Exec;
 const KEPT: usize = 1000;
 
 pub(crate) struct ExecEntry {
-    record: Mutex<Exec>,
+    record: watch::Sender<Exec>,
     /// Whether it has been started; it can be once.
-    pub started: Mutex<bool>,
-    pub ended: watch::Sender<bool>,
+    started: Mutex<bool>,
 }
 
 impl ExecEntry {
     pub fn record(&self) -> Exec {
-        lock(&self.record).clone()
+        self.record.borrow().clone()
     }
 
     pub fn change(&self, change: impl FnOnce(&mut Exec)) {
-        change(&mut lock(&self.record));
+        self.record.send_modify(change);
+    }
+
+    /// Waits until the record is as asked for.
+    pub async fn until(&self, mut reached: impl FnMut(&Exec) -> bool) -> Exec {
+        let mut changes = self.record.subscribe();
+        changes.wait_for(|exec| reached(exec)).await.expect("`self` holds the sender").clone()
     }
 }
 
@@ -40,7 +45,7 @@ impl ExecTable {
                 table.remove(&oldest.id);
             }
         }
-        let entry = ExecEntry { record: Mutex::new(exec.clone()), started: Mutex::new(false), ended: watch::Sender::new(false) };
+        let entry = ExecEntry { record: watch::Sender::new(exec.clone()), started: Mutex::new(false) };
         table.insert(exec.id, Arc::new(entry));
     }
 
@@ -69,7 +74,7 @@ impl ExecTable {
 
     /// A removed container's execs are forgotten.
     pub fn forget(&self, container: &str) {
-        lock(&self.0).retain(|_, entry| lock(&entry.record).container_id != container);
+        lock(&self.0).retain(|_, entry| entry.record.borrow().container_id != container);
     }
 }
 

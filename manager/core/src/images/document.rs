@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use rcontainerd_registry::manifest::{self, INDEX_DEPTH_MAX, MANIFEST_MAX};
-use rcontainerd_registry::{Document, Index, Manifest};
+use rcontainerd_registry::{Artifact, Document, Index, Manifest};
 use rcontainerd_store::unpack::chain_ids;
 use rcontainerd_store::{Content, Expected, Labels, Store};
-use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Platform, Result, id};
+use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Platform, Result, id, media_type};
 
-use super::catalog::{ImageRow, LayerRow};
+use super::catalog::{ArtifactRow, ImageRow, LayerRow};
 use super::config::{CONFIG_MAX, ImageFile};
+use super::list;
 
 /// containerd's label for "this blob needs that one".
 const GC_CONTENT: &str = "containerd.io/gc.ref.content";
+const GC_REFERRER: &str = "containerd.io/gc.ref.content.referrer.";
 
-/// Stores a verified document; the labels are added to those that it may have.
+/// Stores a verified document, to be settled with what leads to it; the labels are added to those that it may have.
 pub(super) fn keep(content: &Content, descriptor: &Descriptor, bytes: &[u8], labels: Labels) -> Result<()> {
     let expected = Expected { digest: descriptor.digest.clone(), size: descriptor.size };
     // A key of its own: two pulls of one image may write the same document at once.
@@ -22,7 +24,7 @@ pub(super) fn keep(content: &Content, descriptor: &Descriptor, bytes: &[u8], lab
     match content.ingest(&key, Some(&expected)) {
         Ok(mut ingest) => {
             ingest.append(bytes)?;
-            ingest.commit(Some(descriptor.size), Some(&descriptor.digest), labels)?;
+            ingest.commit_unsettled(Some(descriptor.size), Some(&descriptor.digest), &labels)?;
             Ok(())
         }
         Err(err) if err.kind() == ErrorKind::AlreadyExists => add_labels(content, &descriptor.digest, labels),
@@ -52,6 +54,25 @@ pub(super) fn references(document: &Document) -> Labels {
             let config = (format!("{GC_CONTENT}.config"), manifest.config.digest.to_string());
             manifest.layers.iter().enumerate().map(label).chain([config]).collect()
         }
+        Document::Artifact(artifact) => {
+            let label = |(n, blob): (usize, &Descriptor)| (format!("{GC_CONTENT}.l.{n}"), blob.digest.to_string());
+            let config = (format!("{GC_CONTENT}.config"), artifact.config.digest.to_string());
+            artifact.blobs.iter().enumerate().map(label).chain([config]).collect()
+        }
+    }
+}
+
+/// The label of a document that others refer to (signatures, lists of parts): they stay as long as it does.
+pub(super) fn referrers(digests: &[Digest]) -> Labels {
+    digests.iter().enumerate().map(|(n, digest)| (format!("{GC_REFERRER}{n}"), digest.to_string())).collect()
+}
+
+/// Whether a document is here that others which are here refer to.
+pub(super) fn has_referrers(content: &Content, digest: &Digest) -> Result<bool> {
+    match content.info(digest) {
+        Ok(info) => Ok(info.labels.keys().any(|label| label.starts_with(GC_REFERRER))),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
+        Err(err) => Err(err),
     }
 }
 
@@ -93,7 +114,26 @@ pub(super) fn image_row(descriptor: &Descriptor, manifest: &Manifest, file: &Ima
         size: 0,
     };
     let layers = blobs.iter().zip(diff_ids).zip(chain_ids(diff_ids)).map(layer).collect();
-    Ok(ImageRow { manifest: descriptor.clone(), layers })
+    Ok(ImageRow { manifest: descriptor.clone(), parent: None, artifact: None, layers, brief: Some(list::brief(file)) })
+}
+
+/// What is no image has no layers: its id is that of its manifest.
+pub(super) fn artifact_row(descriptor: &Descriptor, artifact: &Artifact) -> ImageRow {
+    let size = artifact.blobs.iter().chain([&artifact.config]).map(|blob| blob.size).fold(0, u64::saturating_add);
+    let artifact = Some(ArtifactRow { kind: artifact.kind.clone(), size });
+    ImageRow { manifest: descriptor.clone(), parent: None, artifact, layers: Vec::new(), brief: None }
+}
+
+/// Image id and row of a manifest that is here.
+pub(super) fn row(content: &Content, descriptor: &Descriptor, document: &Document) -> Result<(Digest, ImageRow)> {
+    match document {
+        Document::Manifest(manifest) => {
+            let file = read_config(content, &manifest.config.digest)?;
+            Ok((manifest.config.digest.clone(), image_row(descriptor, manifest, &file)?))
+        }
+        Document::Artifact(artifact) => Ok((descriptor.digest.clone(), artifact_row(descriptor, artifact))),
+        Document::Index(_) => Err(Error::internal("a manifest that was looked for in an index is one")),
+    }
 }
 
 /// The image that a stored target stands for here: the host's platform if its manifest is here, else the first that is.
@@ -105,14 +145,10 @@ pub(super) fn derive(store: &Store, namespace: &str, target: &Descriptor) -> Res
         Err(err) if matches!(err.kind(), ErrorKind::NotFound | ErrorKind::InvalidArgument | ErrorKind::Unsupported) => None,
         Err(err) => return Err(err),
     };
-    let Some((descriptor, manifest)) = found else { return Ok(None) };
-    if !content.contains(&manifest.config.digest)? {
-        return Ok(None);
-    }
-    let Ok(file) = read_config(&content, &manifest.config.digest) else { return Ok(None) };
-    let Ok(mut row) = image_row(&descriptor, &manifest, &file) else { return Ok(None) };
+    let Some((descriptor, document)) = found else { return Ok(None) };
+    let Ok((id, mut row)) = row(&content, &descriptor, &document) else { return Ok(None) };
     measure(store, namespace, &mut row);
-    Ok(Some((manifest.config.digest, row)))
+    Ok(Some((id, row)))
 }
 
 /// Fills in what the layers take: unpacked if they are, else their blobs' sizes.
@@ -124,12 +160,12 @@ pub(super) fn measure(store: &Store, namespace: &str, row: &mut ImageRow) {
 }
 
 /// The manifest that is here, below `target`.
-pub(super) fn local_manifest(content: &Content, target: &Descriptor, depth: usize) -> Result<Option<(Descriptor, Manifest)>> {
+pub(super) fn local_manifest(content: &Content, target: &Descriptor, depth: usize) -> Result<Option<(Descriptor, Document)>> {
     if depth == 0 || !content.contains(&target.digest)? {
         return Ok(None);
     }
     match read(content, target)? {
-        Document::Manifest(manifest) => Ok(Some((target.clone(), manifest))),
+        manifest @ (Document::Manifest(_) | Document::Artifact(_)) => Ok(Some((target.clone(), manifest))),
         Document::Index(index) => {
             for entry in by_preference(&index) {
                 if let Some(found) = local_manifest(content, entry, depth - 1)? {
@@ -138,6 +174,48 @@ pub(super) fn local_manifest(content: &Content, target: &Descriptor, depth: usiz
             }
             Ok(None)
         }
+    }
+}
+
+/// The manifest for a platform below `target`, if it is here with its config.
+pub(super) fn of_platform(content: &Content, target: &Descriptor, platform: &Platform) -> Result<Option<(Descriptor, Manifest)>> {
+    let all = manifests(content, target)?;
+    for (descriptor, manifest) in all {
+        let here = content.contains(&manifest.config.digest)?;
+        if here && platform.matches(&read_config(content, &manifest.config.digest)?.platform()) {
+            return Ok(Some((descriptor, manifest)));
+        }
+    }
+    Ok(None)
+}
+
+/// The images below `target` whose manifests are here, in the index's order.
+pub(super) fn manifests(content: &Content, target: &Descriptor) -> Result<Vec<(Descriptor, Manifest)>> {
+    let mut found = Vec::new();
+    let mut todo = vec![(target.clone(), INDEX_DEPTH_MAX)];
+    while let Some((descriptor, depth)) = todo.pop() {
+        if depth == 0 || !content.contains(&descriptor.digest)? {
+            continue;
+        }
+        match read(content, &descriptor)? {
+            Document::Manifest(manifest) => found.push((descriptor, manifest)),
+            Document::Index(index) => todo.extend(index.manifests.into_iter().rev().map(|entry| (entry, depth - 1))),
+            Document::Artifact(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Whether all that `target` leads to is here.
+pub(super) fn is_whole(content: &Content, target: &Descriptor, depth: usize) -> Result<bool> {
+    if depth == 0 || !content.contains(&target.digest)? {
+        return Ok(false);
+    }
+    let all_here = |blobs: &[Descriptor]| blobs.iter().try_fold(true, |all, blob| Ok(all && content.contains(&blob.digest)?));
+    match read(content, target)? {
+        Document::Index(index) => index.manifests.iter().try_fold(true, |all, entry| Ok(all && is_whole(content, entry, depth - 1)?)),
+        Document::Manifest(manifest) => Ok(content.contains(&manifest.config.digest)? && all_here(&manifest.layers)?),
+        Document::Artifact(artifact) => Ok(content.contains(&artifact.config.digest)? && all_here(&artifact.blobs)?),
     }
 }
 
@@ -156,11 +234,20 @@ pub(super) fn closure(content: &Content, target: &Descriptor) -> Result<Vec<Dige
             continue;
         }
         found.push(descriptor.digest.clone());
+        let referrers = content.info(&descriptor.digest)?.labels.into_iter().filter(|(label, _)| label.starts_with(GC_REFERRER));
+        for digest in referrers.filter_map(|(_, digest)| digest.parse::<Digest>().ok()) {
+            let size = content.info(&digest).map_or(0, |info| info.size);
+            todo.push((Descriptor::new(media_type::OCI_MANIFEST, digest, size), depth - 1));
+        }
         match read(content, &descriptor) {
             Ok(Document::Index(index)) => todo.extend(index.manifests.into_iter().map(|entry| (entry, depth - 1))),
             Ok(Document::Manifest(manifest)) => {
                 found.push(manifest.config.digest);
                 found.extend(manifest.layers.into_iter().map(|layer| layer.digest));
+            }
+            Ok(Document::Artifact(artifact)) => {
+                found.push(artifact.config.digest);
+                found.extend(artifact.blobs.into_iter().map(|blob| blob.digest));
             }
             // What is no image document needs nothing.
             Err(err) if matches!(err.kind(), ErrorKind::InvalidArgument | ErrorKind::Unsupported) => {}

@@ -4,31 +4,58 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use rcontainerd_store::Store;
-use rcontainerd_types::{Digest, Reference, Result};
+use rcontainerd_types::{Digest, Error, Reference, Result};
 
-use super::catalog::{Catalog, Entry};
+use super::catalog::{Brief, Catalog, Entry, ImageRow};
+use super::config::ImageFile;
 use super::document;
-use super::model::{HistoryLine, Image, ImageFilters};
+use super::model::{HistoryLine, Image, ImageFilters, ListedImage};
+use super::state::State;
 
 /// All that is known of one image.
 pub(super) fn image(store: &Store, namespace: &str, catalog: &Catalog, id: &Digest) -> Result<Image> {
-    let row = catalog.row(id)?;
-    let file = document::read_config(&store.content(namespace), id)?;
-    let references = catalog.references_of(id);
-    let repo_tags = references.iter().filter(|reference| reference.digest().is_none()).cloned().collect();
+    image_of(store, namespace, catalog, id, catalog.row(id)?)
+}
+
+/// As [`image`], by a row that need not be in the catalogue.
+pub(super) fn image_of(store: &Store, namespace: &str, catalog: &Catalog, id: &Digest, row: &ImageRow) -> Result<Image> {
+    let file = match &row.artifact {
+        Some(_) => ImageFile::default(),
+        None => document::read_config(&store.content(namespace), id)?,
+    };
     let last_tagged = catalog.entries_of(id).map(|entry| entry.row.tagged).max();
     Ok(Image {
         id: id.clone(),
         manifest: row.manifest.digest.clone(),
-        repo_tags,
+        parent: row.parent.clone().filter(|parent| catalog.image(parent).is_some()),
+        repo_tags: repo_tags(catalog, id),
         repo_digests: repo_digests(catalog, id),
         created: file.created.as_deref().and_then(seconds),
         created_text: file.created.clone().unwrap_or_default(),
         size: row.size(),
         platform: file.platform(),
+        artifact: row.artifact.as_ref().map(|artifact| artifact.kind.clone()),
         last_tagged: last_tagged.map(|time| time.to_string()),
         file,
     })
+}
+
+/// What an image was made from here, one by one.
+pub(super) fn parents(store: &Store, namespace: &str, catalog: &Catalog, image: &Image) -> Result<Vec<Image>> {
+    let mut found: Vec<Image> = Vec::new();
+    let mut next = image.parent.clone();
+    while let Some(id) = next.filter(|id| found.iter().all(|known| known.id != *id)) {
+        let parent = self::image(store, namespace, catalog, &id)?;
+        next = parent.parent.clone();
+        found.push(parent);
+    }
+    Ok(found)
+}
+
+fn repo_tags(catalog: &Catalog, id: &Digest) -> Vec<Reference> {
+    let mut references = catalog.references_of(id);
+    references.retain(|reference| reference.digest().is_none());
+    references
 }
 
 /// `repo@digest` for every repository that serves the image.
@@ -45,17 +72,18 @@ fn seconds(date: &str) -> Option<i64> {
     date.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 
-pub(super) fn list(store: &Store, namespace: &str, filters: &ImageFilters) -> Result<Vec<Image>> {
-    let catalog = Catalog::read(store, namespace)?;
+pub(super) fn list(state: &State, namespace: &str, filters: &ImageFilters) -> Result<Vec<ListedImage>> {
+    filters.references.iter().try_for_each(|pattern| check_pattern(pattern.as_bytes()))?;
+    let catalog = state.catalog(namespace)?;
     let created = |name: &Option<String>| -> Result<Option<i64>> {
         let Some(name) = name else { return Ok(None) };
         let (id, _) = catalog.resolve(name)?;
-        Ok(Some(image(store, namespace, &catalog, &id)?.created.unwrap_or(0)))
+        Ok(Some(image(&state.store, namespace, &catalog, &id)?.created.unwrap_or(0)))
     };
     let (before, since) = (created(&filters.before)?, created(&filters.since)?);
     let mut images = Vec::new();
-    for id in catalog.images.keys() {
-        let mut found = image(store, namespace, &catalog, id)?;
+    for (id, row) in catalog.images() {
+        let mut found = listed(&state.store, namespace, &catalog, id, row)?;
         let date = found.created.unwrap_or(0);
         let dated = before.is_none_or(|before| date < before)
             && since.is_none_or(|since| date > since)
@@ -68,13 +96,35 @@ pub(super) fn list(store: &Store, namespace: &str, filters: &ImageFilters) -> Re
     Ok(images)
 }
 
+/// What a list tells of an image; its config is read only where an earlier version made the row.
+fn listed(store: &Store, namespace: &str, catalog: &Catalog, id: &Digest, row: &ImageRow) -> Result<ListedImage> {
+    let brief = match &row.brief {
+        Some(brief) => brief.clone(),
+        None if row.artifact.is_some() => Brief::default(),
+        None => brief(&document::read_config(&store.content(namespace), id)?),
+    };
+    Ok(ListedImage {
+        id: id.clone(),
+        parent: row.parent.clone().filter(|parent| catalog.image(parent).is_some()),
+        repo_tags: repo_tags(catalog, id),
+        repo_digests: repo_digests(catalog, id),
+        created: brief.created,
+        size: row.size(),
+        labels: brief.labels,
+    })
+}
+
+pub(super) fn brief(file: &ImageFile) -> Brief {
+    Brief { created: file.created.as_deref().and_then(seconds), labels: file.config.labels.clone() }
+}
+
 /// Whether the image passes the filters that look at it alone; a reference filter also narrows its names.
-fn passes(image: &mut Image, filters: &ImageFilters) -> bool {
+fn passes(image: &mut ListedImage, filters: &ImageFilters) -> bool {
     let is_dangling = image.repo_tags.is_empty() && image.repo_digests.is_empty();
     if filters.dangling.is_some_and(|wanted| wanted != is_dangling) {
         return false;
     }
-    let labels = &image.file.config.labels;
+    let labels = &image.labels;
     let has = |(key, value): &(String, Option<String>)| labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|v| v == found));
     if !filters.labels.iter().all(has) {
         return false;
@@ -91,6 +141,19 @@ fn passes(image: &mut Image, filters: &ImageFilters) -> bool {
 /// As Docker's: the pattern is held against the familiar name, with and without its tag.
 fn reference_matches(pattern: &str, reference: &Reference) -> bool {
     glob(pattern.as_bytes(), reference.familiar().as_bytes()) || glob(pattern.as_bytes(), reference.familiar_name().as_bytes())
+}
+
+/// # Errors
+/// In Docker's words, for what Go's path.Match takes for no pattern: a class that is not closed or empty, a backslash at the end.
+fn check_pattern(pattern: &[u8]) -> Result<()> {
+    let bad = || Error::invalid("syntax error in pattern");
+    match pattern {
+        [] => Ok(()),
+        [b'\\'] => Err(bad()),
+        [b'\\', _, rest @ ..] => check_pattern(rest),
+        [b'[', rest @ ..] => check_pattern(class(rest, 0).ok_or_else(bad)?.1),
+        [_, rest @ ..] => check_pattern(rest),
+    }
 }
 
 /// Go's path.Match without character classes' escapes: `*` and `?` stop at a slash, `[a-z]` and `[^a-z]` are classes.
@@ -128,8 +191,8 @@ fn class(pattern: &[u8], c: u8) -> Option<(bool, &[u8])> {
     Some((found != negated, rest))
 }
 
-/// The image's history, newest first; layers are matched to the lines that made one.
-pub(super) fn history(image: &Image, layer_sizes: &[u64]) -> Vec<HistoryLine> {
+/// The image's history, newest first; layers are matched to the lines that made one. A line with which one of `parents` ends has its id.
+pub(super) fn history(image: &Image, layer_sizes: &[u64], parents: &[Image]) -> Vec<HistoryLine> {
     let mut sizes = layer_sizes.iter().copied();
     let mut lines: Vec<HistoryLine> = image
         .file
@@ -154,6 +217,13 @@ pub(super) fn history(image: &Image, layer_sizes: &[u64]) -> Vec<HistoryLine> {
         tags: Vec::new(),
     });
     lines.extend(untold);
+    for parent in parents {
+        let last = parent.file.history.len().checked_sub(1).filter(|last| *last < lines.len());
+        if let Some(line) = last.map(|last| &mut lines[last]) {
+            line.id = Some(parent.id.clone());
+            line.tags.clone_from(&parent.repo_tags);
+        }
+    }
     lines.reverse();
     if let Some(newest) = lines.first_mut() {
         newest.id = Some(image.id.clone());
@@ -165,6 +235,16 @@ pub(super) fn history(image: &Image, layer_sizes: &[u64]) -> Vec<HistoryLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_pattern_is_told() {
+        for good in ["", "a*", "b[a-u]?", "\\[", "[^a]/*"] {
+            assert!(check_pattern(good.as_bytes()).is_ok(), "{good}");
+        }
+        for bad in ["[", "a[b", "x\\", "[a]["] {
+            assert_eq!(check_pattern(bad.as_bytes()).expect_err(bad).message(), "syntax error in pattern");
+        }
+    }
 
     #[test]
     fn globs_stop_at_slashes_as_gos_do() {

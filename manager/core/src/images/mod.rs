@@ -4,14 +4,22 @@
 //! (`name: &str`) are what people type: `busybox`, `busybox:1`, `repo@sha256:…`, a full id (`sha256:…` or 64 hex
 //! digits) or an unambiguous prefix of one.
 
+mod caps;
 mod catalog;
 pub mod config;
 mod document;
 mod fetch;
+mod instructions;
+mod lease;
 mod list;
+mod make;
 pub mod model;
+mod platforms;
 pub mod progress;
+mod prune;
 mod pull;
+pub mod push;
+mod remote;
 mod remove;
 mod service;
 mod shipped;
@@ -20,10 +28,15 @@ mod state;
 mod tests;
 mod transfer;
 
+pub use caps::{Amount, Caps, Collect};
 pub use config::{Healthcheck, ImageConfig, ImageFile};
+pub use instructions::apply as apply_instructions;
+pub(crate) use make::Sink;
 pub use model::{
-    HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, LoadedImage, PreparedRootfs, PullImage, PulledImage, RemoveImage, Removed,
+    ExtendImage, HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, ImportImage, ListedImage, LoadedImage, LocalManifest,
+    PreparedRootfs, PruneImages, PrunedImages, PullImage, PulledImage, PushImage, RemoteImage, RemoteManifest, RemoveImage, Removed,
 };
 pub use progress::{LayerStep, Pull, PullEvent};
-pub use rcontainerd_registry::Credentials;
+pub use push::{PushEvent, PushEvents, PushStep};
+pub use rcontainerd_registry::{Credentials, Match, Proxies, RegistryConfig};
 pub use service::{ImageService, ImagesConfig};

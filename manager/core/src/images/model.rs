@@ -4,6 +4,7 @@ use rcontainerd_registry::Credentials;
 use rcontainerd_types::{Digest, Platform, Reference};
 
 use super::config::{ImageConfig, ImageFile};
+use crate::filters::Filters;
 
 /// Pull one image, or all tags of a repository.
 #[derive(Clone, Debug)]
@@ -14,6 +15,34 @@ pub struct PullImage {
     pub platform: Option<Platform>,
     pub credentials: Credentials,
     pub all_tags: bool,
+}
+
+/// Push one tag, or all tags of a repository.
+#[derive(Clone, Debug)]
+pub struct PushImage {
+    /// Without tag: all that there are here.
+    pub reference: Reference,
+    /// One image of several; `None`: all, if all are here.
+    pub platform: Option<Platform>,
+    pub credentials: Credentials,
+}
+
+/// What a name stands for at its registry.
+#[derive(Clone, Debug)]
+pub struct RemoteImage {
+    /// Of the manifest or index.
+    pub descriptor: rcontainerd_types::Descriptor,
+    pub platforms: Vec<Platform>,
+}
+
+/// A manifest or index at its registry.
+#[derive(Clone, Debug)]
+pub struct RemoteManifest {
+    /// With the platform, where an index told it.
+    pub descriptor: rcontainerd_types::Descriptor,
+    pub bytes: Vec<u8>,
+    /// Of an index: what it lists.
+    pub entries: Vec<RemoteManifest>,
 }
 
 /// The end of a successful pull.
@@ -33,6 +62,8 @@ pub struct Image {
     pub id: Digest,
     /// The manifest of this platform.
     pub manifest: Digest,
+    /// The image that it was made from here, while that is still here.
+    pub parent: Option<Digest>,
     /// Names with a tag, in familiar order; empty for a dangling image.
     pub repo_tags: Vec<Reference>,
     /// Names with a digest.
@@ -44,10 +75,31 @@ pub struct Image {
     /// Unpacked size of all layers, in bytes.
     pub size: u64,
     pub platform: Platform,
+    /// The media type of what is no image: a chart, a signature, any files.
+    pub artifact: Option<String>,
     /// When a name was last given to it here (RFC 3339).
     pub last_tagged: Option<String>,
     /// The whole config document.
     pub file: ImageFile,
+}
+
+/// An image as lists tell of it.
+#[derive(Clone, Debug)]
+pub struct ListedImage {
+    /// Digest of the config document: Docker's image id.
+    pub id: Digest,
+    /// The image that it was made from here, while that is still here.
+    pub parent: Option<Digest>,
+    /// Names with a tag, in familiar order; empty for a dangling image.
+    pub repo_tags: Vec<Reference>,
+    /// Names with a digest.
+    pub repo_digests: Vec<Reference>,
+    /// Seconds since the epoch; `None` where the config has no date.
+    pub created: Option<i64>,
+    /// Unpacked size of all layers, in bytes.
+    pub size: u64,
+    /// Those of the config.
+    pub labels: std::collections::BTreeMap<String, String>,
 }
 
 impl Image {
@@ -55,6 +107,22 @@ impl Image {
     pub fn config(&self) -> &ImageConfig {
         &self.file.config
     }
+}
+
+/// A manifest that an image's name leads to, here or not.
+#[derive(Clone, Debug)]
+pub struct LocalManifest {
+    pub descriptor: rcontainerd_types::Descriptor,
+    /// `None` for what is no image.
+    pub platform: Option<Platform>,
+    /// The image that it is a statement about.
+    pub attests: Option<Digest>,
+    /// Whether it and all its blobs are here.
+    pub available: bool,
+    /// Bytes of its blobs that are here.
+    pub content: u64,
+    /// Bytes of its layers on disk.
+    pub unpacked: u64,
 }
 
 /// Predicates of `docker images --filter`; several values of one kind are alternatives, except labels, which must all hold.
@@ -79,6 +147,8 @@ pub struct RemoveImage {
     pub name: String,
     /// Also when stopped containers use it, or it has several names.
     pub force: bool,
+    /// Images without a name that it was made from stay.
+    pub keep_parents: bool,
 }
 
 /// A container that was made from an image: what `remove` must know about it.
@@ -97,6 +167,54 @@ pub enum Removed {
     /// A familiar name, such as `busybox:latest`.
     Untagged(String),
     Deleted(Digest),
+}
+
+/// Remove what no container uses.
+#[derive(Clone, Debug, Default)]
+pub struct PruneImages {
+    /// Only images without a name; else all.
+    pub dangling_only: bool,
+    /// Created before this time, in seconds since the epoch.
+    pub until: Option<i64>,
+    /// `label` and `label!`.
+    pub labels: Filters,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct PrunedImages {
+    /// In order.
+    pub removed: Vec<Removed>,
+    /// Bytes on disk of the layers that went.
+    pub space_reclaimed: u64,
+    /// How many of `removed` are in `space_reclaimed`.
+    pub(super) measured: usize,
+}
+
+/// A new image: another one with a layer on top.
+#[derive(Clone, Debug)]
+pub struct ExtendImage {
+    pub base: Digest,
+    /// Of the new image.
+    pub config: ImageConfig,
+    pub author: String,
+    pub comment: String,
+    /// What the layer's line in the history says.
+    pub created_by: String,
+    /// `None`: it has no name.
+    pub reference: Option<Reference>,
+}
+
+/// A new image of one layer from a tar of a root filesystem.
+#[derive(Clone, Debug, Default)]
+pub struct ImportImage {
+    /// `None`: it has no name.
+    pub reference: Option<Reference>,
+    /// Its comment.
+    pub message: String,
+    /// Instructions of a Dockerfile that change the configuration.
+    pub changes: Vec<String>,
+    /// `None`: the host's.
+    pub platform: Option<Platform>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

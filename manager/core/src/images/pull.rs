@@ -2,26 +2,26 @@
 //!
 //! A lease holds everything that the pull brings until the name does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rcontainerd_registry::manifest::INDEX_DEPTH_MAX;
-use rcontainerd_registry::{Credentials, Document, Fetched, Manifest, Repository};
+use rcontainerd_registry::{Artifact, Credentials, Document, Fetched, Manifest, Repository};
+use rcontainerd_store::Labels;
 use rcontainerd_store::metadata::key;
-use rcontainerd_store::records::{LEASES, LeaseRecord};
-use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result, id};
+use rcontainerd_types::{Descriptor, Digest, Error, ErrorKind, Platform, Reference, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{self, Catalog, ImageRow, NameRow};
+use super::caps;
+use super::catalog::{self, ImageRow, NameRow};
 use super::config::{CONFIG_MAX, ImageFile};
 use super::document;
 use super::fetch::{self, Fetch};
+use super::lease::{Holder, Lease, Purpose};
 use super::model::{ImageEvent, PullImage, PulledImage};
 use super::progress::{Feed, PullEvent};
 use super::state::{State, blocking};
-
-/// A crashed manager's pull lets go of what it brought after this long.
-const LEASE_HOURS: i64 = 24;
 
 pub(super) struct Puller {
     pub state: Arc<State>,
@@ -37,7 +37,24 @@ struct Found {
     /// Documents from the target down to the manifest.
     documents: Vec<Fetched>,
     descriptor: Descriptor,
-    manifest: Manifest,
+    what: What,
+}
+
+enum What {
+    Image(Manifest),
+    Artifact(Artifact),
+}
+
+impl Found {
+    /// Of all blobs that the image has.
+    fn digests(&self) -> Vec<Digest> {
+        let documents = self.documents.iter().map(|document| &document.descriptor);
+        let (config, blobs) = match &self.what {
+            What::Image(manifest) => (&manifest.config, &manifest.layers),
+            What::Artifact(artifact) => (&artifact.config, &artifact.blobs),
+        };
+        documents.chain([config]).chain(blobs).map(|descriptor| descriptor.digest.clone()).collect()
+    }
 }
 
 impl Puller {
@@ -73,6 +90,7 @@ impl Puller {
             Some(digest) => reference.with_digest(digest),
             None => reference,
         };
+        reference.check_unambiguous()?;
         let repository = self.state.registry.repository(&reference, &request.credentials)?;
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         if let Some(pulled) = self.already_here(&repository, &reference, &platform).await? {
@@ -81,10 +99,9 @@ impl Puller {
         }
         let found = self.find(&repository, &reference, &platform).await?;
         self.feed.send(PullEvent::Started { reference: reference.clone() });
-        let lease = Lease::take(&self.state, &self.namespace, &found).await?;
-        let brought = self.bring(&repository, &reference, request.platform.as_ref(), &found, &lease).await;
-        lease.release().await?;
-        let pulled = brought?;
+        let lease = Lease::take(&self.state, &self.namespace, Purpose::Pull, found.digests()).await?;
+        let brought = self.bring(&repository, &reference, request.platform.as_ref(), &found, lease.holder()).await;
+        let pulled = lease.settle(brought).await?;
         Ok(self.finish(reference, pulled))
     }
 
@@ -105,13 +122,14 @@ impl Puller {
         let Some(digest) = digest else { return Ok(None) };
         let (state, namespace, name, platform) = (Arc::clone(&self.state), self.namespace.clone(), reference.clone(), platform.clone());
         blocking(move || {
-            let catalog = Catalog::read(&state.store, &namespace)?;
+            let catalog = state.catalog(&namespace)?;
             let Some(entry) = catalog.by_reference(&name).filter(|entry| entry.row.target == digest && entry.row.pulled) else {
                 return Ok(None);
             };
             let row = catalog.row(&entry.row.image)?;
             let content = state.store.content(&namespace);
-            let fits = document::read_config(&content, &entry.row.image).is_ok_and(|file| platform.matches(&file.platform()));
+            let fits = row.artifact.is_some()
+                || document::read_config(&content, &entry.row.image).is_ok_and(|file| platform.matches(&file.platform()));
             if !fits || !is_complete(&state, &namespace, row)? {
                 return Ok(None);
             }
@@ -129,13 +147,18 @@ impl Puller {
         let target = current.descriptor.clone();
         let mut documents = Vec::new();
         for _ in 0..=INDEX_DEPTH_MAX {
-            let next = match &current.document {
-                Document::Manifest(manifest) => {
-                    let (descriptor, manifest) = (current.descriptor.clone(), manifest.clone());
+            let what = match &current.document {
+                Document::Manifest(manifest) => Ok(What::Image(manifest.clone())),
+                Document::Artifact(artifact) => Ok(What::Artifact(artifact.clone())),
+                Document::Index(index) => Err(index.choose(platform)?.clone()),
+            };
+            let descriptor = current.descriptor.clone();
+            let next = match what {
+                Err(next) => next,
+                Ok(what) => {
                     documents.push(current);
-                    return Ok(Found { target, documents, descriptor, manifest });
+                    return Ok(Found { target, documents, descriptor, what });
                 }
-                Document::Index(index) => index.choose(platform)?.clone(),
             };
             documents.push(current);
             current = repository.manifest_by_digest(&next.digest, Some(&next)).await?;
@@ -149,20 +172,80 @@ impl Puller {
         reference: &Reference,
         wanted: Option<&Platform>,
         found: &Found,
-        lease: &Lease,
+        lease: Arc<Holder>,
     ) -> Result<PulledImage> {
-        let fetch = Fetch { state: &self.state, namespace: &self.namespace, repository, feed: &self.feed, cancel: &self.cancel };
-        let file = self.config(&fetch, &found.manifest.config).await?;
+        let fetch = Fetch {
+            state: &self.state,
+            namespace: &self.namespace,
+            repository,
+            feed: &self.feed,
+            cancel: &self.cancel,
+            stop: CancellationToken::new(),
+        };
+        let manifest = match &found.what {
+            What::Image(manifest) => manifest,
+            What::Artifact(artifact) => {
+                let row = document::artifact_row(&found.descriptor, artifact);
+                fetch::blobs(&fetch, artifact.blobs.iter().chain([&artifact.config])).await?;
+                let referrers = self.referrers(&fetch, found, &lease).await?;
+                return self.commit(reference, found, found.descriptor.digest.clone(), row, referrers, lease).await;
+            }
+        };
+        let file = self.config(&fetch, &manifest.config).await?;
         if let Some(wanted) = wanted.filter(|wanted| !wanted.matches(&file.platform())) {
             let (name, actual) = (reference.familiar(), file.platform());
             return Err(Error::not_found(format!(
                 "image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {actual}"
             )));
         }
-        let row = document::image_row(&found.descriptor, &found.manifest, &file)?;
-        lease.hold_layers(&row).await?;
+        let row = document::image_row(&found.descriptor, manifest, &file)?;
+        let held = row.clone();
+        let holder = Arc::clone(&lease);
+        let (state, namespace, name) = (Arc::clone(&self.state), self.namespace.clone(), reference.familiar());
+        blocking(move || {
+            holder.layers([&held])?;
+            let content = state.store.content(&namespace);
+            let missing = held.layers.iter().map(|layer| &layer.blob).filter(|blob| !content.contains(&blob.digest).unwrap_or(false));
+            let more = missing.map(|blob| blob.size).fold(0, u64::saturating_add);
+            caps::admit(&state, &namespace, &name, more)
+        })
+        .await?;
         fetch::layers(&fetch, &row).await?;
-        self.commit(reference, found, row).await
+        let referrers = self.referrers(&fetch, found, &lease).await?;
+        self.commit(reference, found, manifest.config.digest.clone(), row, referrers, lease).await
+    }
+
+    /// Brings what refers to the documents, where that is wanted; gives its labels, by document.
+    async fn referrers(&self, fetch: &Fetch<'_>, found: &Found, lease: &Arc<Holder>) -> Result<BTreeMap<Digest, Labels>> {
+        let mut labels = BTreeMap::new();
+        if !self.state.config.registry.referrers {
+            return Ok(labels);
+        }
+        for subject in &found.documents {
+            let mut brought = Vec::new();
+            for entry in fetch.repository.referrers(&subject.descriptor.digest).await? {
+                let referrer = fetch.repository.manifest_by_digest(&entry.digest, Some(&entry)).await?;
+                self.carry(fetch, referrer, lease).await?;
+                brought.push(entry.digest);
+            }
+            labels.insert(subject.descriptor.digest.clone(), document::referrers(&brought));
+        }
+        Ok(labels)
+    }
+
+    /// Fetches a document's blobs and keeps all of it.
+    async fn carry(&self, fetch: &Fetch<'_>, fetched: Fetched, lease: &Arc<Holder>) -> Result<()> {
+        let blobs = match &fetched.document {
+            Document::Artifact(artifact) => [std::slice::from_ref(&artifact.config), &artifact.blobs].concat(),
+            Document::Manifest(manifest) => [std::slice::from_ref(&manifest.config), &manifest.layers].concat(),
+            Document::Index(_) => Vec::new(),
+        };
+        let held: Vec<Digest> = blobs.iter().chain([&fetched.descriptor]).map(|blob| blob.digest.clone()).collect();
+        let lease = Arc::clone(lease);
+        blocking(move || lease.content(held)).await?;
+        fetch::blobs(fetch, blobs.iter()).await?;
+        let content = self.state.store.content(&self.namespace);
+        blocking(move || document::keep(&content, &fetched.descriptor, &fetched.bytes, document::references(&fetched.document))).await
     }
 
     /// The config is small: fetched whole, before the layers, since it names them.
@@ -173,56 +256,82 @@ impl Puller {
                 descriptor.size
             )));
         }
-        fetch.blob(descriptor, None).await?;
+        fetch.blob(descriptor, None, None).await?;
         let (content, digest) = (self.state.store.content(&self.namespace), descriptor.digest.clone());
         blocking(move || document::read_config(&content, &digest)).await
     }
 
     /// Keeps the documents and points the name at the image.
-    async fn commit(&self, reference: &Reference, found: &Found, row: ImageRow) -> Result<PulledImage> {
-        let documents: Vec<_> = found.documents.clone();
-        let (target, config) = (found.target.clone(), found.manifest.config.digest.clone());
+    async fn commit(
+        &self,
+        reference: &Reference,
+        found: &Found,
+        config: Digest,
+        row: ImageRow,
+        mut referrers: BTreeMap<Digest, Labels>,
+        lease: Arc<Holder>,
+    ) -> Result<PulledImage> {
+        let (documents, target) = (found.documents.clone(), found.target.clone());
         let (state, namespace, name) = (Arc::clone(&self.state), self.namespace.clone(), reference.to_string());
         blocking(move || {
             let content = state.store.content(&namespace);
             for document in documents.iter().rev() {
-                document::keep(&content, &document.descriptor, &document.bytes, document::references(&document.document))?;
+                let mut labels = document::references(&document.document);
+                labels.extend(referrers.remove(&document.descriptor.digest).unwrap_or_default());
+                document::keep(&content, &document.descriptor, &document.bytes, labels)?;
             }
-            let is_new = commit_name(&state, &namespace, &name, &target, &config, row, true)?;
+            let naming = Naming { name, target: target.clone(), image: config.clone(), row, pulled: true };
+            let is_new = commit_names(&state, &namespace, vec![naming], Some(&lease))?;
             Ok(PulledImage { id: config, digest: target.digest, is_new })
         })
         .await
     }
 }
 
-/// Points `name` at an unpacked image; says whether that is news. The documents are stored already.
-pub(super) fn commit_name(
-    state: &State,
-    namespace: &str,
-    name: &str,
-    target: &Descriptor,
-    config: &Digest,
-    mut row: ImageRow,
-    pulled: bool,
-) -> Result<bool> {
+/// A name for an unpacked image whose documents are stored.
+pub(super) struct Naming {
+    pub name: String,
+    pub target: Descriptor,
+    pub image: Digest,
+    pub row: ImageRow,
+    /// Whether the name's repository serves the target.
+    pub pulled: bool,
+}
+
+/// Brings all that was made to the disk and gives the names, in one transaction, with which `lease` ends; says whether any is news.
+pub(super) fn commit_names(state: &State, namespace: &str, mut namings: Vec<Naming>, lease: Option<&Holder>) -> Result<bool> {
     let content = state.store.content(namespace);
-    if let Some(top) = row.layers.last() {
-        let snapshotter = state.store.snapshots(namespace).name();
-        document::add_labels(&content, config, document::snapshot_reference(snapshotter, &top.chain_id))?;
+    let snapshotter = state.store.snapshots(namespace).name();
+    if let Some(first) = namings.first() {
+        caps::admit(state, namespace, &first.name, 0)?;
     }
-    document::measure(&state.store, namespace, &mut row);
-    let names = NameRow { target: target.digest.clone(), image: config.clone(), pulled, tagged: Timestamp::now() };
+    for naming in &mut namings {
+        document::measure(&state.store, namespace, &mut naming.row);
+    }
     let _changing = state.changing();
-    state.store.metadata().write(|tx| {
-        let before = tx.get(catalog::NAMES, &key(namespace, name))?;
-        catalog::point(tx, namespace, name, target, &names, &row)?;
-        Ok(before.is_none_or(|before| before.image != names.image || before.target != names.target))
+    state.store.settle(|tx| {
+        let mut news = false;
+        for Naming { name, target, image, row, pulled } in &namings {
+            if let Some(top) = row.layers.last() {
+                content.add_labels_in(tx, image, document::snapshot_reference(snapshotter, &top.chain_id))?;
+            }
+            let names = NameRow { target: target.digest.clone(), image: image.clone(), pulled: *pulled, tagged: Timestamp::now() };
+            let before = tx.get(catalog::NAMES, &key(namespace, name))?;
+            catalog::point(tx, namespace, name, target, &names, row)?;
+            news |= before.is_none_or(|before| before.image != names.image || before.target != names.target);
+        }
+        lease.map_or(Ok(()), |lease| lease.let_go_in(tx))?;
+        Ok(news)
     })
 }
 
 /// Whether all blobs and the unpacked image are here.
 fn is_complete(state: &State, namespace: &str, row: &ImageRow) -> Result<bool> {
     let content = state.store.content(namespace);
+    if row.artifact.is_some() {
+        let needed = document::closure(&content, &row.manifest)?;
+        return needed.iter().try_fold(!needed.is_empty(), |complete, blob| Ok(complete && content.contains(blob)?));
+    }
     for layer in &row.layers {
         if !content.contains(&layer.blob.digest)? {
             return Ok(false);
@@ -230,72 +339,6 @@ fn is_complete(state: &State, namespace: &str, row: &ImageRow) -> Result<bool> {
     }
     let Some(top) = row.layers.last() else { return Ok(true) };
     Ok(state.store.snapshots(namespace).stat(&top.chain_id.to_string()).is_ok())
-}
-
-/// Holds what a pull brings.
-struct Lease {
-    state: Arc<State>,
-    namespace: String,
-    id: String,
-}
-
-impl Lease {
-    async fn take(state: &Arc<State>, namespace: &str, found: &Found) -> Result<Self> {
-        let lease_id = format!("pull-{}", id::short(&id::generate()?));
-        let digest = |document: &Fetched| document.descriptor.digest.clone();
-        let layers = found.manifest.layers.iter().map(|layer| layer.digest.clone());
-        let now = Timestamp::now();
-        let record = LeaseRecord {
-            id: lease_id.clone(),
-            labels: [("rcontainerd.io/purpose".to_owned(), "pull".to_owned())].into(),
-            created: now,
-            expires: Some(now + SignedDuration::from_hours(LEASE_HOURS)),
-            content: found.documents.iter().map(digest).chain([found.manifest.config.digest.clone()]).chain(layers).collect(),
-            snapshots: std::collections::BTreeMap::new(),
-            ingests: Vec::new(),
-        };
-        let (namespace, shared) = (namespace.to_owned(), Arc::clone(state));
-        let lease = Self { state: Arc::clone(state), namespace: namespace.clone(), id: lease_id };
-        blocking(move || shared.store.metadata().write(|tx| tx.put(LEASES, &key(&namespace, &record.id), &record))).await?;
-        Ok(lease)
-    }
-
-    /// The names that the layers will have once unpacked, known when the config is.
-    async fn hold_layers(&self, row: &ImageRow) -> Result<()> {
-        let (state, namespace, id) = (Arc::clone(&self.state), self.namespace.clone(), self.id.clone());
-        let chain: Vec<String> = row.layers.iter().map(|layer| layer.chain_id.to_string()).collect();
-        blocking(move || {
-            let snapshotter = state.store.snapshots(&namespace).name().to_owned();
-            state.store.metadata().write(|tx| {
-                let key = key(&namespace, &id);
-                let held = tx.get(LEASES, &key)?;
-                let mut record = held.ok_or_else(|| Error::internal(format!("lease {id:?} of a pull is gone")))?;
-                record.snapshots.insert(snapshotter, chain);
-                tx.put(LEASES, &key, &record)
-            })
-        })
-        .await
-    }
-
-    async fn release(mut self) -> Result<()> {
-        let (state, namespace, id) = (Arc::clone(&self.state), self.namespace.clone(), std::mem::take(&mut self.id));
-        blocking(move || state.store.leases(&namespace).delete(&id)).await
-    }
-}
-
-impl Drop for Lease {
-    /// A cancelled pull never reaches `release`.
-    fn drop(&mut self) {
-        if self.id.is_empty() {
-            return;
-        }
-        let (state, namespace, id) = (Arc::clone(&self.state), self.namespace.clone(), std::mem::take(&mut self.id));
-        tokio::task::spawn_blocking(move || {
-            if let Err(err) = state.store.leases(&namespace).delete(&id) {
-                tracing::warn!(lease = %id, error = %err, "lease of a cancelled pull stays until it expires");
-            }
-        });
-    }
 }
 
 /// For a caller that has no credentials.

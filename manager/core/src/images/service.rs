@@ -1,33 +1,37 @@
 //! The image service of one namespace.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use rcontainerd_registry::RegistryConfig;
-use rcontainerd_store::{Labels, Store};
-use rcontainerd_types::{Digest, Error, ErrorKind, Reference, Result};
+use rcontainerd_registry::{Credentials, Match, RegistryConfig};
+use rcontainerd_store::gc::{GcOptions, GcReport};
+use rcontainerd_store::{Labels, Persistence, Store};
+use rcontainerd_types::{Digest, Error, ErrorKind, Platform, Reference, Result};
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{self, Catalog, NameRow};
-use super::model::{HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, LoadedImage, PreparedRootfs, PullImage, RemoveImage, Removed};
+use super::caps::{self, Caps};
+use super::catalog::{self, ImageRow, NameRow};
+use super::model::{
+    ExtendImage, HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, ImportImage, ListedImage, LoadedImage, LocalManifest,
+    PreparedRootfs, PruneImages, PrunedImages, PullImage, PushImage, RemoteImage, RemoteManifest, RemoveImage, Removed,
+};
 use super::progress::{Feed, Pull};
-use super::pull::{Puller, commit_name};
+use super::pull::{Naming, Puller, commit_names};
 use super::state::{State, blocking};
-use super::{fetch, list, remove, shipped, transfer};
+use super::{fetch, lease, list, make, platforms, prune, push, remote, remove, shipped, transfer};
 
 /// What the composition root gives.
 #[derive(Clone)]
 pub struct ImagesConfig {
-    /// Registries spoken to over plain http or with unverified certificates, as `host[:port]`; loopback is always allowed plain http.
-    pub insecure_registries: Vec<String>,
-    /// Pull-through mirrors of docker.io, tried in order before the registry itself, such as `http://127.0.0.1:5000`.
-    pub registry_mirrors: Vec<String>,
     /// Layers fetched at a time, over all pulls.
     pub max_concurrent_downloads: usize,
-    /// Directories of certificates and limits of the registry client.
     pub registry: RegistryConfig,
+    pub caps: Caps,
+    /// Whether a container was made from the image.
+    pub in_use: Arc<dyn Fn(&Digest) -> bool + Send + Sync>,
     /// Told of every change after it is durable.
     pub on_event: Arc<dyn Fn(ImageEvent) + Send + Sync>,
 }
@@ -35,10 +39,10 @@ pub struct ImagesConfig {
 impl Default for ImagesConfig {
     fn default() -> Self {
         Self {
-            insecure_registries: Vec::new(),
-            registry_mirrors: Vec::new(),
             max_concurrent_downloads: 3,
             registry: RegistryConfig::default(),
+            caps: Caps::default(),
+            in_use: Arc::new(|_| true),
             on_event: Arc::new(|_| {}),
         }
     }
@@ -54,7 +58,11 @@ pub struct ImageService {
 impl ImageService {
     /// Docker's images live in namespace `moby`. There must be one service per store; `for_namespace` gives its other faces.
     pub fn open(store: Store, namespace: &str, config: ImagesConfig) -> Self {
-        Self { namespace: namespace.to_owned(), state: Arc::new(State::new(store, config)) }
+        let service = Self { namespace: namespace.to_owned(), state: Arc::new(State::new(store, config)) };
+        if let Err(err) = lease::drop_stale(&service.state, namespace) {
+            tracing::warn!("leases of what an earlier manager was making stay until they expire: {err}");
+        }
+        service
     }
 
     /// The same service seen from another namespace; content is shared.
@@ -76,13 +84,63 @@ impl ImageService {
         Pull::new(feed, cancel, tokio::spawn(puller.run(request)))
     }
 
+    /// Starts a push; read its events, the last of which may be its failure. Dropping them ends it. Must be called within a tokio runtime.
+    pub fn push(&self, request: PushImage) -> push::PushEvents {
+        push::start(&self.state, &self.namespace, request)
+    }
+
+    /// Whether the registry at `server` (a host, or a URL as clients keep it) takes the credentials; gives the token that is to be kept
+    /// in the password's place, if the registry offers one.
+    ///
+    /// # Errors
+    /// `Unauthenticated`, `Unavailable`.
+    pub async fn login(&self, server: &str, credentials: &Credentials) -> Result<Option<String>> {
+        remote::login(&self.state, server, credentials).await
+    }
+
+    /// Repositories that match `term`, which may begin with a registry's host; at most `limit`.
+    ///
+    /// # Errors
+    /// `Unsupported` when the registry has no search; as it says otherwise.
+    pub async fn search(&self, term: &str, limit: u32, credentials: &Credentials) -> Result<Vec<Match>> {
+        remote::search(&self.state, term, limit, credentials).await
+    }
+
+    /// A manifest or index as its registry has it, with the images that an index leads to.
+    ///
+    /// # Errors
+    /// As the registry says.
+    pub async fn remote_manifest(&self, reference: &Reference, credentials: &Credentials) -> Result<RemoteManifest> {
+        remote::manifest(&self.state, reference, credentials).await
+    }
+
+    /// What a name stands for at its registry, without a pull.
+    ///
+    /// # Errors
+    /// As the registry says.
+    pub async fn remote(&self, reference: &Reference, credentials: &Credentials) -> Result<RemoteImage> {
+        remote::inspect(&self.state, reference, credentials).await
+    }
+
     /// The id that a name, digest, id or id prefix stands for.
     ///
     /// # Errors
     /// `NotFound` (`No such image: x`), `InvalidArgument` for an ambiguous prefix or a malformed name.
     pub async fn resolve(&self, name: &str) -> Result<Digest> {
         let name = name.to_owned();
-        self.with(move |state, namespace| Ok(Catalog::read(&state.store, namespace)?.resolve(&name)?.0)).await
+        self.with(move |state, namespace| Ok(state.catalog(namespace)?.resolve(&name)?.0)).await
+    }
+
+    /// What each of many names stands for; those that stand for nothing are left out. One look at the catalogue, however many they are.
+    pub async fn resolve_all(&self, names: BTreeSet<String>) -> BTreeMap<String, Digest> {
+        let resolved = self.with(move |state, namespace| {
+            let catalog = state.catalog(namespace)?;
+            Ok(names.into_iter().filter_map(|name| catalog.resolve(&name).ok().map(|(id, _)| (name, id))).collect())
+        });
+        resolved.await.unwrap_or_else(|err| {
+            tracing::warn!("look up the names of images: {err}");
+            BTreeMap::new()
+        })
     }
 
     /// # Errors
@@ -90,7 +148,7 @@ impl ImageService {
     pub async fn inspect(&self, name: &str) -> Result<Image> {
         let name = name.to_owned();
         self.with(move |state, namespace| {
-            let catalog = Catalog::read(&state.store, namespace)?;
+            let catalog = state.catalog(namespace)?;
             let (id, _) = catalog.resolve(&name)?;
             list::image(&state.store, namespace, &catalog, &id)
         })
@@ -101,20 +159,41 @@ impl ImageService {
     ///
     /// # Errors
     /// When a filter names an image that does not exist, or the store fails.
-    pub async fn list(&self, filters: ImageFilters) -> Result<Vec<Image>> {
-        self.with(move |state, namespace| list::list(&state.store, namespace, &filters)).await
+    pub async fn list(&self, filters: ImageFilters) -> Result<Vec<ListedImage>> {
+        self.with(move |state, namespace| list::list(state, namespace, &filters)).await
+    }
+
+    /// As `inspect`, of one of several platforms that are here.
+    ///
+    /// # Errors
+    /// As `resolve`; `NotFound` when that platform is not here.
+    pub async fn inspect_platform(&self, name: &str, platform: Platform) -> Result<Image> {
+        let name = name.to_owned();
+        self.with(move |state, namespace| Ok(platforms::image(state, namespace, &name, &platform)?.0)).await
+    }
+
+    /// The manifests that each image's names lead to, by image.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn manifests(&self) -> Result<BTreeMap<Digest, Vec<LocalManifest>>> {
+        self.with(platforms::all).await
     }
 
     /// # Errors
-    /// As `resolve`.
-    pub async fn history(&self, name: &str) -> Result<Vec<HistoryLine>> {
+    /// As `resolve` and `inspect_platform`.
+    pub async fn history(&self, name: &str, platform: Option<Platform>) -> Result<Vec<HistoryLine>> {
         let name = name.to_owned();
         self.with(move |state, namespace| {
-            let catalog = Catalog::read(&state.store, namespace)?;
+            if let Some(platform) = platform {
+                let (image, row) = platforms::image(state, namespace, &name, &platform)?;
+                return Ok(list::history(&image, &row.sizes(), &[]));
+            }
+            let catalog = state.catalog(namespace)?;
             let (id, _) = catalog.resolve(&name)?;
             let image = list::image(&state.store, namespace, &catalog, &id)?;
-            let sizes: Vec<u64> = catalog.row(&id)?.layers.iter().map(|layer| layer.size).collect();
-            Ok(list::history(&image, &sizes))
+            let parents = list::parents(&state.store, namespace, &catalog, &image)?;
+            Ok(list::history(&image, &catalog.row(&id)?.sizes(), &parents))
         })
         .await
     }
@@ -127,6 +206,7 @@ impl ImageService {
         if target.digest().is_some() {
             return Err(Error::invalid(format!("refusing to create a tag with a digest reference: {}", target.familiar())));
         }
+        target.check_unambiguous()?;
         let (name, target) = (name.to_owned(), target.or_latest());
         self.with(move |state, namespace| tag(state, namespace, &name, &target)).await
     }
@@ -138,30 +218,99 @@ impl ImageService {
     /// `NotFound`; `Conflict` in Docker's words when containers use the image.
     pub async fn remove<U>(&self, request: RemoveImage, users: U) -> Result<Vec<Removed>>
     where
-        U: FnOnce(&Digest) -> Result<Vec<ImageUser>> + Send + 'static,
+        U: Fn(&Digest) -> Result<Vec<ImageUser>> + Send + 'static,
     {
         self.with(move |state, namespace| remove::remove(state, namespace, &request, users)).await
     }
 
-    /// Reads a docker-archive or OCI-layout tar (plain, gzip or zstd).
+    /// Removes every image that passes and that `users` says is not used.
     ///
     /// # Errors
-    /// `InvalidArgument` for an archive that is neither, cut short or hostile; nothing of it is kept.
-    pub async fn load(&self, archive: impl Read + Send + 'static) -> Result<Vec<LoadedImage>> {
+    /// When the store fails.
+    pub async fn prune<U>(&self, request: PruneImages, users: U) -> Result<PrunedImages>
+    where
+        U: Fn(&Digest) -> Result<Vec<ImageUser>> + Send + 'static,
+    {
+        self.with(move |state, namespace| prune::prune(state, namespace, &request, users)).await
+    }
+
+    /// For a start: lets go of all that nothing refers to, however fresh, and of what is old elsewhere.
+    ///
+    /// # Errors
+    /// `DataLoss` for a damaged store; then nothing goes.
+    pub async fn collect_at_start(&self) -> Result<GcReport> {
+        self.with(|state, namespace| state.store.gc_at_start(namespace, &GcOptions::default())).await
+    }
+
+    /// Removes what may go until the caps are kept.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when too little may go.
+    pub async fn keep_caps(&self) -> Result<()> {
+        self.with(|state, namespace| caps::admit(state, namespace, "anything more", 0)).await
+    }
+
+    /// Bytes of blobs that nothing refers to: what a collection would take, but for layers that are unpacked.
+    ///
+    /// # Errors
+    /// As [`Self::collect_at_start`].
+    pub async fn unreferenced_blobs(&self) -> Result<u64> {
+        self.with(|state, namespace| state.store.gc_namespace(namespace, true).map(|report| report.content_bytes)).await
+    }
+
+    /// Bytes of each image's layers that other images have too.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn shared_sizes(&self) -> Result<BTreeMap<Digest, u64>> {
+        self.with(prune::shared_sizes).await
+    }
+
+    /// Makes an image of another one and the layer (a tar) that `write` writes.
+    ///
+    /// # Errors
+    /// `NotFound` for the base; those of `write`; a full disk. Nothing is named then.
+    pub async fn extend<W>(&self, request: ExtendImage, write: W) -> Result<Digest>
+    where
+        W: FnOnce(&mut dyn Write) -> Result<()> + Send + 'static,
+    {
+        make::extend(&self.state, &self.namespace, request, write).await
+    }
+
+    /// Makes an image of a tar (plain, gzip, zstd, xz or bzip2).
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a change or an archive that is malformed or hostile; nothing is named then.
+    pub async fn import(&self, request: ImportImage, tar: impl Read + Send + 'static) -> Result<Digest> {
+        let (state, namespace) = (Arc::clone(&self.state), self.namespace.clone());
+        match tokio::spawn(async move { make::import(&state, &namespace, request, tar).await }).await {
+            Ok(imported) => imported,
+            Err(err) => Err(Error::internal(format!("import failed: {err}"))),
+        }
+    }
+
+    /// Reads a docker-archive or OCI-layout tar (plain, gzip, zstd, xz or bzip2). Of an image with several platforms, names stand for
+    /// `platform`, or the one that fits this host best.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an archive that is neither, cut short or hostile, `NotFound` for one without that platform; nothing of it is
+    /// kept.
+    pub async fn load(&self, archive: impl Read + Send + 'static, platform: Option<Platform>) -> Result<Vec<LoadedImage>> {
         let (state, namespace) = (Arc::clone(&self.state), self.namespace.clone());
         // In a task: a caller that hangs up after the archive is complete leaves no image half named.
-        match tokio::spawn(async move { transfer::load(&state, &namespace, archive).await }).await {
+        match tokio::spawn(async move { transfer::load(&state, &namespace, archive, platform).await }).await {
             Ok(loaded) => loaded,
             Err(err) => Err(Error::internal(format!("load failed: {err}"))),
         }
     }
 
-    /// Writes the named images as one tar that `docker load` reads (docker-archive with an OCI layout in it).
+    /// Writes the named images as one tar that `docker load` reads (docker-archive with an OCI layout in it); of images with several
+    /// platforms all that are here, or the one that is asked for.
     ///
     /// # Errors
-    /// As `resolve`, before the first byte is written; I/O errors of `out`.
-    pub async fn save(&self, names: Vec<String>, out: impl Write + Send + 'static) -> Result<()> {
-        self.with(move |state, namespace| transfer::save(state, namespace, &names, out)).await
+    /// As `resolve`, before the first byte is written; `NotFound` when the platform is not here; I/O errors of `out`.
+    pub async fn save(&self, names: Vec<String>, platform: Option<Platform>, out: impl Write + Send + 'static) -> Result<()> {
+        self.with(move |state, namespace| transfer::save(state, namespace, &names, platform.as_ref(), out)).await
     }
 
     /// Makes the image that ships with the project, `docker.io/rcontainerd/hello:latest`, from the static program at `program`, if it
@@ -173,7 +322,7 @@ impl ImageService {
         let program: PathBuf = program.to_owned();
         let built = self.with(move |state, namespace| {
             let built = shipped::build(&state.store.content(namespace), &program)?;
-            let here = shipped::is_here(&Catalog::read(&state.store, namespace)?, &built);
+            let here = shipped::is_here(&*state.catalog(namespace)?, &built);
             Ok((built, here))
         });
         let (built, here) = built.await?;
@@ -181,7 +330,8 @@ impl ImageService {
         let id = built.config.clone();
         if !here {
             self.with(move |state, namespace| {
-                commit_name(state, namespace, shipped::NAME, &built.target, &built.config, built.row, false).map(drop)
+                let (name, target, image) = (shipped::NAME.to_owned(), built.target, built.config);
+                commit_names(state, namespace, vec![Naming { name, target, image, row: built.row, pulled: false }], None).map(drop)
             })
             .await?;
         }
@@ -192,37 +342,14 @@ impl ImageService {
     ///
     /// # Errors
     /// `NotFound` if the image is gone; `AlreadyExists` if `key` is taken.
-    pub async fn prepare_rootfs(&self, image: &Digest, key: &str) -> Result<PreparedRootfs> {
-        let (id, key) = (image.clone(), key.to_owned());
-        let row = {
-            let id = id.clone();
-            self.with(move |state, namespace| Catalog::read(&state.store, namespace)?.row(&id).cloned()).await?
-        };
-        let top = row.layers.last().map(|layer| layer.chain_id.to_string());
-        let unpacked = {
-            let top = top.clone();
-            self.with(move |state, namespace| {
-                let Some(top) = top else { return Ok(true) };
-                match state.store.snapshots(namespace).stat(&top) {
-                    Ok(_) => Ok(true),
-                    Err(err) if err.kind() == ErrorKind::NotFound => Ok(false),
-                    Err(err) => Err(err),
-                }
-            })
-        };
-        if !unpacked.await? {
-            fetch::unpack(&self.state, &self.namespace, &row.layers).await?;
+    pub async fn prepare_rootfs(&self, image: &Digest, key: &str, persistence: Persistence) -> Result<PreparedRootfs> {
+        loop {
+            let (id, key) = (image.clone(), key.to_owned());
+            match self.with(move |state, namespace| try_prepare(state, namespace, &id, &key, persistence)).await? {
+                Ok(rootfs) => return Ok(rootfs),
+                Err(row) => fetch::unpack(&self.state, &self.namespace, &row.layers).await?,
+            };
         }
-        self.with(move |state, namespace| {
-            let _changing = state.changing();
-            Catalog::read(&state.store, namespace)?.row(&id)?;
-            let snapshots = state.store.snapshots(namespace);
-            // Garbage collection knows of no container yet that would hold it.
-            let labels = Labels::from([("containerd.io/gc.root".to_owned(), Timestamp::now().to_string())]);
-            snapshots.prepare(&key, top.as_deref(), labels)?;
-            Ok(PreparedRootfs { snapshotter: snapshots.name().to_owned(), key })
-        })
-        .await
     }
 
     async fn with<T, W>(&self, work: W) -> Result<T>
@@ -235,9 +362,40 @@ impl ImageService {
     }
 }
 
+/// The snapshot, or the layers that must be unpacked before.
+fn try_prepare(
+    state: &State,
+    namespace: &str,
+    id: &Digest,
+    key: &str,
+    persistence: Persistence,
+) -> Result<std::result::Result<PreparedRootfs, ImageRow>> {
+    let _changing = state.changing();
+    let catalog = state.catalog(namespace)?;
+    let row = catalog.row(id)?;
+    if let Some(artifact) = &row.artifact {
+        return Err(Error::unsupported(format!(
+            "{id} is no image but an artifact of type {}: there is nothing in it to run",
+            artifact.kind
+        )));
+    }
+    let top = row.layers.last().map(|layer| layer.chain_id.to_string());
+    let snapshots = state.store.snapshots(namespace);
+    if let Some(top) = &top {
+        match snapshots.stat(top) {
+            Err(err) if err.kind() == ErrorKind::NotFound => return Ok(Err(row.clone())),
+            found => found?,
+        };
+    }
+    // Garbage collection knows of no container yet that would hold it.
+    let labels = Labels::from([("containerd.io/gc.root".to_owned(), Timestamp::now().to_string())]);
+    snapshots.prepare_as(persistence, key, top.as_deref(), labels)?;
+    Ok(Ok(PreparedRootfs { snapshotter: snapshots.name().to_owned(), key: key.to_owned() }))
+}
+
 fn tag(state: &State, namespace: &str, name: &str, target: &Reference) -> Result<()> {
     let _changing = state.changing();
-    let catalog = Catalog::read(&state.store, namespace)?;
+    let catalog = state.catalog(namespace)?;
     let (image, found) = catalog.resolve(name)?;
     let source = found.or_else(|| catalog.entries_of(&image).next()).ok_or_else(|| catalog::no_such_image(name))?;
     // A name of the repository that it was pulled from is served under its digest there too.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use rcontainerd_registry::{Registry, RegistryConfig};
+use rcontainerd_registry::Registry;
 use rcontainerd_store::Store;
 use rcontainerd_types::{Error, Result};
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 
+use super::catalog::{Catalog, Catalogs};
 use super::model::ImageEvent;
 use super::service::ImagesConfig;
 
@@ -18,6 +19,7 @@ pub(super) struct State {
     /// Bounds the layers in flight, over all pulls.
     pub downloads: Semaphore,
     keyed: KeyedLocks,
+    catalogs: Catalogs,
     /// Held while names change and while a new root filesystem is put on an image: an image in use cannot vanish in between.
     /// No other lock is taken under it but the store's own.
     changes: Mutex<()>,
@@ -25,13 +27,14 @@ pub(super) struct State {
 
 impl State {
     pub(super) fn new(store: Store, config: ImagesConfig) -> Self {
-        let registry = Registry::new(RegistryConfig {
-            insecure_registries: config.insecure_registries.clone(),
-            mirrors: config.registry_mirrors.clone(),
-            ..config.registry.clone()
-        });
+        let registry = Registry::new(config.registry.clone());
         let downloads = Semaphore::new(config.max_concurrent_downloads.max(1));
-        Self { store, registry, config, downloads, keyed: KeyedLocks::default(), changes: Mutex::new(()) }
+        Self { store, registry, config, downloads, keyed: KeyedLocks::default(), catalogs: Catalogs::default(), changes: Mutex::new(()) }
+    }
+
+    /// What names stand for at this moment.
+    pub(super) fn catalog(&self, namespace: &str) -> Result<Arc<Catalog>> {
+        self.catalogs.read(&self.store, namespace)
     }
 
     pub(super) fn changing(&self) -> MutexGuard<'_, ()> {

@@ -1,5 +1,11 @@
 //! The service against Debian's registry and against one that a test controls, with a real store.
 
+mod caps;
+mod carried;
+mod catalog;
+mod leftovers;
+mod rules;
+
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -7,7 +13,7 @@ use std::time::Duration;
 
 use rcontainerd_registry::testing::{Auth, Compression, ImageBuilder, Layout, RealRegistry, Reply, Request, Server, tar_of};
 use rcontainerd_registry::{Limits, RegistryConfig};
-use rcontainerd_store::Store;
+use rcontainerd_store::{Persistence, Store};
 use rcontainerd_types::{Digest, ErrorKind, Reference, Result};
 
 use super::{
@@ -20,12 +26,17 @@ struct Host {
     images: ImageService,
     store: Store,
     events: Arc<Mutex<Vec<ImageEvent>>>,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 fn host() -> Host {
     let dir = tempfile::tempdir().expect("directory");
-    let store = Store::open(dir.path()).expect("store");
+    let host = host_at(dir.path());
+    Host { _dir: Some(dir), ..host }
+}
+
+fn host_at(root: &std::path::Path) -> Host {
+    let store = Store::open(root).expect("store");
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
     let limits = Limits { first_pause: Duration::from_millis(5), longest_pause: Duration::from_millis(20), ..Limits::default() };
@@ -34,7 +45,7 @@ fn host() -> Host {
         on_event: Arc::new(move |event| heard.lock().expect("lock").push(event)),
         ..ImagesConfig::default()
     };
-    Host { images: ImageService::open(store.clone(), "moby", config), store, events, _dir: dir }
+    Host { images: ImageService::open(store.clone(), "moby", config), store, events, _dir: None }
 }
 
 impl Host {
@@ -67,7 +78,7 @@ impl Host {
     }
 
     async fn remove(&self, name: &str, force: bool, users: Vec<ImageUser>) -> Result<Vec<Removed>> {
-        self.images.remove(RemoveImage { name: name.into(), force }, move |_| Ok(users)).await
+        self.images.remove(RemoveImage { name: name.into(), force, keep_parents: false }, move |_| Ok(users.clone())).await
     }
 }
 
@@ -152,13 +163,13 @@ async fn every_compression_and_format_gives_the_same_files() {
         registry.push(&one("x", &layers("f", 2, compression)), "x", &format!("app:{tag}"), format);
         let name = format!("{}/app:{tag}", registry.authority());
         let (_, pulled) = host.pull(&name).await.unwrap_or_else(|err| panic!("{tag}: {err}"));
-        let rootfs = host.images.prepare_rootfs(&pulled.id, &format!("container-{tag}")).await.expect("rootfs");
+        let rootfs = host.images.prepare_rootfs(&pulled.id, &format!("container-{tag}"), Persistence::Durable).await.expect("rootfs");
         let snapshots = host.store.snapshotter("moby", &rootfs.snapshotter).expect("snapshotter");
         let dirs = snapshots.layer_dirs(&rootfs.key).expect("dirs");
         let found = dirs.lowers.iter().chain([&dirs.upper]).any(|dir| dir.join("f1").exists());
         assert!(found, "{tag}: the layer's file is in {dirs:?}");
     }
-    let err = host.images.prepare_rootfs(&Digest::sha256(b"?"), "x").await.expect_err("no such image");
+    let err = host.images.prepare_rootfs(&Digest::sha256(b"?"), "x", Persistence::Durable).await.expect_err("no such image");
     assert_eq!(err.kind(), ErrorKind::NotFound);
 }
 
@@ -219,6 +230,24 @@ async fn a_tag_that_moved_leaves_a_dangling_image() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_layer_that_is_here_nothing_else_is_told() {
+    let (registry, host) = (RealRegistry::start(Auth::Open, false), host());
+    registry.push(&one("x", &layers("same", 2, Compression::Gzip)), "x", "app:1", "oci");
+    let more = layers("same", 2, Compression::Gzip).layer(tar_of(&[("more", b"x", 0o644)]), Compression::Gzip);
+    registry.push(&one("x", &more), "x", "more:1", "oci");
+    host.pull(&format!("{}/app:1", registry.authority())).await.expect("the first");
+    let (events, _) = host.pull(&format!("{}/more:1", registry.authority())).await.expect("the second");
+    let steps: Vec<(&str, &LayerStep)> = events
+        .iter()
+        .filter_map(|event| if let PullEvent::Layer { id, step } = event { Some((id.as_str(), step)) } else { None })
+        .collect();
+    let there: Vec<&str> = steps.iter().filter(|(_, step)| **step == LayerStep::AlreadyExists).map(|(name, _)| *name).collect();
+    assert_eq!(there.len(), 2, "{steps:?}");
+    assert!(steps.iter().all(|(name, step)| !there.contains(name) || **step == LayerStep::AlreadyExists), "{steps:?}");
+    assert!(steps.iter().any(|(_, step)| **step == LayerStep::PullComplete), "{steps:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_pulls_at_once_fetch_each_blob_once() {
     let layout = Layout::new();
     let target = layout.image(&layers("f", 4, Compression::Gzip));
@@ -265,7 +294,8 @@ async fn a_cancelled_pull_leaves_nothing_half_made() {
     // The writer's thread and the lease end on their own time.
     for _ in 0..500 {
         let gone = host.store.content("moby").ingests().expect("ingests").is_empty()
-            && host.store.leases("moby").list().expect("leases").is_empty();
+            && host.store.leases("moby").list().expect("leases").is_empty()
+            && host.store.snapshots("moby").list().expect("snapshots").iter().all(|info| info.kind == rcontainerd_store::Kind::Committed);
         if gone {
             return host.assert_clean();
         }
@@ -289,7 +319,9 @@ async fn a_blob_or_a_layer_that_lies_gives_no_image() {
     let host = host();
     let err = host.pull(&format!("{}/app:1", server.authority())).await.expect_err("wrong digest");
     assert_eq!(err.kind(), ErrorKind::DataLoss);
+    assert!(err.message().contains("what arrived has digest") && !err.message().contains('\n'), "the cause, not its consequence: {err}");
     assert_eq!(host.images.list(ImageFilters::default()).await.expect("list").len(), 0);
+    assert_eq!(host.store.snapshots("moby").list().expect("snapshots"), []);
     host.assert_clean();
 
     // Blobs that are what their digests say, under a config that names other content.
@@ -307,6 +339,137 @@ async fn a_blob_or_a_layer_that_lies_gives_no_image() {
     assert_eq!(err.kind(), ErrorKind::DataLoss, "{err}");
     assert_eq!(host.store.snapshots("moby").list().expect("snapshots"), []);
     host.assert_clean();
+}
+
+/// An image with one plain layer of two large files, and that layer's digest.
+fn two_files() -> (Layout, Digest, Digest) {
+    let layout = Layout::new();
+    let tar = tar_of(&[("first", &[1; 1 << 20], 0o644), ("second", &[2; 1 << 20], 0o644)]);
+    let target = layout.image(&ImageBuilder::default().layer(tar, Compression::None));
+    let manifest: serde_json::Value = serde_json::from_slice(&layout.read(&target.digest)).expect("manifest");
+    let layer = manifest["layers"][0]["digest"].as_str().expect("digest").parse().expect("digest");
+    (layout, target.digest, layer)
+}
+
+/// The offset that a request's range begins at.
+fn range_start(request: &Request) -> usize {
+    let range = request.header("range").and_then(|range| range.strip_prefix("bytes=")).unwrap_or("0-");
+    range.trim_end_matches('-').parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_is_unpacked_while_it_comes_and_seen_when_it_is_whole() {
+    let (layout, target, layer) = two_files();
+    let bytes = layout.read(&layer);
+    let (half, path) = (bytes.len() * 3 / 4, layer.to_string());
+    let server = serve(layout, vec![("1", target)], move |request| {
+        request.path.ends_with(&path).then(|| match range_start(request) {
+            0 => Reply { claimed_length: Some(bytes.len()), stall: Some(Duration::from_secs(2)), ..Reply::new(200, &bytes[..half]) },
+            from => Reply::new(206, &bytes[from..]).header("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len())),
+        })
+    });
+    let host = host();
+    let name = format!("{}/app:1", server.authority());
+    let pull = host.pull(&name);
+    tokio::pin!(pull);
+    let early = async {
+        loop {
+            let active = host.store.snapshots("moby").list().expect("snapshots").into_iter().find(|info| info.name.starts_with("extract-"));
+            if let Some(active) = active
+                && let Ok(dirs) = host.store.snapshots("moby").layer_dirs(&active.name)
+                && std::fs::metadata(dirs.upper.join("first")).is_ok_and(|file| file.len() == 1 << 20)
+            {
+                return host.store.content("moby").contains(&layer).expect("content");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let here = tokio::select! { here = early => here, _ = &mut pull => panic!("the pull ended before a file was seen") };
+    assert!(!here, "the blob is not whole yet");
+    pull.await.expect("pull");
+    host.assert_clean();
+    assert_eq!(host.store.snapshots("moby").list().expect("snapshots").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_that_always_breaks_gives_no_image_and_the_next_pull_goes_on() {
+    let (layout, target, layer) = two_files();
+    let bytes = layout.read(&layer);
+    let (path, mended) = (layer.to_string(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let (whole, starts) = (Arc::clone(&mended), Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&starts);
+    let server = serve(layout, vec![("1", target)], move |request| {
+        let from = range_start(request);
+        request.path.ends_with(&path).then(|| {
+            seen.lock().expect("lock").push(from);
+            let to = if whole.load(Ordering::SeqCst) { bytes.len() } else { bytes.len() / 2 };
+            let reply = Reply {
+                claimed_length: Some(bytes.len() - from),
+                ..Reply::new(if from > 0 { 206 } else { 200 }, &bytes[from..to.max(from)])
+            };
+            reply.header("Content-Range", format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len()))
+        })
+    });
+    let host = host();
+    let name = format!("{}/app:1", server.authority());
+    let err = host.pull(&name).await.expect_err("cut short");
+    assert_eq!(err.kind(), ErrorKind::Unavailable, "{err}");
+    assert!(!err.message().contains('\n'), "{err}");
+    assert_eq!(host.store.images("moby").list().expect("images"), []);
+    assert_eq!(host.store.snapshots("moby").list().expect("snapshots"), []);
+    mended.store(true, Ordering::SeqCst);
+    host.pull(&name).await.expect("pull");
+    let last = *starts.lock().expect("lock").last().expect("asked");
+    assert!(last > 1 << 19, "what had arrived was fetched again from {last}");
+    host.assert_clean();
+}
+
+/// A tmpfs that is full with `megabytes`; unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(megabytes: u32) -> Self {
+        let dir = tempfile::tempdir().expect("directory");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "test"]).arg(dir.path()).status();
+        assert!(mounted.expect("mount").success(), "this test needs root");
+        Self(dir)
+    }
+
+    fn used(&self) -> u64 {
+        let stat = rustix::fs::statvfs(self.0.path()).expect("statvfs");
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(std::process::Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pull_that_fills_the_disk_gives_everything_back() {
+    let layout = Layout::new();
+    let tar = |name: &str, byte: u8| tar_of(&[(name, vec![byte; 2 << 20].as_slice(), 0o644)]);
+    let image = (0..4).fold(ImageBuilder::default(), |image, n| image.layer(tar(&format!("f{n}"), n), Compression::None));
+    let target = layout.image(&image);
+    let server = serve(layout, vec![("1", target.digest)], |_| None);
+    let disk = SmallDisk::new(11);
+    let host = host_at(&disk.0.path().join("root"));
+    let before = disk.used();
+    let err = host.pull(&format!("{}/app:1", server.authority())).await.expect_err("no room");
+    assert_eq!(err.kind(), ErrorKind::ResourceExhausted, "{err}");
+    assert!(err.message().contains("No space left on device") && !err.message().contains('\n'), "{err}");
+    host.assert_empty();
+    // The database keeps the pages that it has grown by, and may have given its reserve for it.
+    let own = ["meta.redb", "meta.journal", "meta.reserve"].map(|name| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(disk.0.path().join("root").join(name)).map_or(0, |file| file.blocks() * 512)
+    });
+    let left = disk.used().saturating_sub(own.iter().sum());
+    assert!(left < before.min(256 << 10), "{left} bytes are left, beside the database's {own:?}");
+    assert!(host.store.fsck(&rcontainerd_store::fsck::FsckOptions { digests: true, repair: false }).expect("fsck").is_clean());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -327,7 +490,7 @@ async fn names_ids_and_prefixes() {
 
     let list = host.images.list(ImageFilters { references: vec!["mine/*".into()], ..ImageFilters::default() }).await.expect("list");
     assert_eq!(list[0].repo_tags.iter().map(Reference::familiar).collect::<Vec<_>>(), ["mine/app:latest"]);
-    let history = host.images.history("mine/app").await.expect("history");
+    let history = host.images.history("mine/app", None).await.expect("history");
     assert_eq!(history.len(), 1);
     assert!(history[0].size > 0 && history[0].id == Some(id.clone()) && history[0].created_by == "a test", "{history:?}");
 
@@ -376,7 +539,7 @@ async fn containers_protect_their_image_by_dockers_rules() {
         format!("conflict: unable to delete {short} (must be forced) - image is referenced in multiple repositories")
     );
 
-    let rootfs = host.images.prepare_rootfs(&id, "container").await.expect("rootfs");
+    let rootfs = host.images.prepare_rootfs(&id, "container", Persistence::Durable).await.expect("rootfs");
     let removed = host.remove(name, true, user(true)).await.expect("a name goes while another stays");
     assert_eq!(removed, [Removed::Untagged("rcontainerd/hello:latest".into())]);
     let removed = host.remove("second/name:1", true, user(true)).await.expect("the last name goes, the image stays");
@@ -413,26 +576,26 @@ async fn saved_here_loaded_there() {
     here.images.tag(&name, "mine:1".parse().expect("name")).await.expect("tag");
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("image.tar");
-    let save = |names: Vec<String>| here.images.save(names, std::fs::File::create(&path).expect("file"));
+    let save = |names: Vec<String>| here.images.save(names, None, std::fs::File::create(&path).expect("file"));
     save(vec![name.clone(), "mine:1".into()]).await.expect("save");
-    let loaded = there.images.load(std::fs::File::open(&path).expect("file")).await.expect("load");
+    let loaded = there.images.load(std::fs::File::open(&path).expect("file"), None).await.expect("load");
     let mut names: Vec<String> = loaded.iter().filter_map(|image| image.name.as_ref().map(Reference::familiar)).collect();
     names.sort();
     assert_eq!(names, [name.clone(), "mine:1".into()]);
     assert!(loaded.iter().all(|image| image.id == id), "{loaded:?}");
     assert_eq!(there.images.inspect("mine:1").await.expect("inspect").repo_digests, []);
-    there.images.prepare_rootfs(&id, "c").await.expect("rootfs");
+    there.images.prepare_rootfs(&id, "c", Persistence::Durable).await.expect("rootfs");
 
     save(vec![id.hex()[..12].into()]).await.expect("save by id");
     let third = host();
-    let loaded = third.images.load(std::fs::File::open(&path).expect("file")).await.expect("load without names");
+    let loaded = third.images.load(std::fs::File::open(&path).expect("file"), None).await.expect("load without names");
     assert_eq!(loaded, [super::LoadedImage { id: id.clone(), name: None }]);
     assert_eq!(third.images.resolve(&id.hex()[..12]).await.expect("dangling"), id);
     assert_eq!(save(vec!["nobody".into()]).await.expect_err("missing").message(), "No such image: nobody:latest");
 
     let cut = std::fs::read(&path).expect("read");
     let fourth = host();
-    let err = fourth.images.load(std::io::Cursor::new(cut[..cut.len() / 2].to_vec())).await.expect_err("cut short");
+    let err = fourth.images.load(std::io::Cursor::new(cut[..cut.len() / 2].to_vec()), None).await.expect_err("cut short");
     assert_ne!(err.kind(), ErrorKind::Internal, "{err}");
     fourth.assert_empty();
 }

@@ -44,14 +44,12 @@ pub fn create(store: &Store, name: &str, labels: &Labels) -> Result<()> {
     })
 }
 
-/// Replaces the labels.
+/// Replaces the labels; clients label a namespace before anything is in it, which makes it.
 ///
 /// # Errors
-/// `NotFound`.
+/// `InvalidArgument` for a malformed name.
 pub fn set_labels(store: &Store, name: &str, labels: &Labels) -> Result<()> {
-    if !list(store)?.contains_key(name) {
-        return Err(not_found(name));
-    }
+    id::validate_identifier(name)?;
     store.metadata().write(|tx| tx.put(NAMESPACES, name, labels))
 }
 
@@ -99,5 +97,8 @@ mod tests {
         assert!(delete(&store, "used").expect_err("not empty").message().contains("still has blobs"));
         delete(&store, "made").expect("delete");
         assert!(delete(&store, "made").is_err());
+        set_labels(&store, "labelled", &Labels::from([("a".into(), "b".into())])).expect("label");
+        assert!(list(&store).expect("list").contains_key("labelled"));
+        assert!(set_labels(&store, "../x", &Labels::new()).is_err());
     }
 }

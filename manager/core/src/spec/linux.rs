@@ -1,5 +1,7 @@
 //! The `linux` section: namespaces, cgroup, devices, masks, seccomp.
 
+use std::path::Path;
+
 use rcontainerd_types::{Error, Result};
 use rustix::fs::FileType;
 use serde_json::{Map, Value, json};
@@ -10,7 +12,7 @@ use crate::containers::resolve::{SeccompChoice, Security};
 use crate::containers::{Container, DeviceMapping};
 use crate::host;
 
-const MASKED: &[&str] = &[
+pub(crate) const MASKED: &[&str] = &[
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -24,7 +26,7 @@ const MASKED: &[&str] = &[
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub(crate) const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Character devices that every container may use: type, major, minor (Documentation/admin-guide/devices.txt).
 const DEVICES: &[(&str, i64, i64)] =
@@ -49,6 +51,7 @@ pub(super) fn section(container: &Container, inputs: &Inputs<'_>, security: &Sec
         put("sysctl", Value::Object(sysctls));
     }
     if !host_config.privileged && !security.unmask_paths {
+        // A record of an older version has none: then Docker's defaults hold.
         let or_default = |own: &Option<Vec<String>>, default: &[&str]| match own {
             Some(own) => json!(own),
             None => json!(default),
@@ -68,15 +71,16 @@ pub(super) fn section(container: &Container, inputs: &Inputs<'_>, security: &Sec
 fn namespaces(container: &Container, inputs: &Inputs<'_>) -> Vec<Value> {
     let host_config = &container.host_config;
     let mut list = vec![json!({ "type": "mount" })];
-    let mut unless_host = |kind: &str, mode: &str| {
-        if mode != "host" {
-            list.push(json!({ "type": kind }));
-        }
+    let joined = &inputs.joined;
+    let mut unless_host = |kind: &str, mode: &str, path: Option<&Path>| match path {
+        Some(path) => list.push(json!({ "type": kind, "path": path })),
+        None if mode != "host" => list.push(json!({ "type": kind })),
+        None => {}
     };
-    unless_host("uts", &host_config.uts_mode);
-    unless_host("pid", &host_config.pid_mode);
-    unless_host("ipc", &host_config.ipc_mode);
-    unless_host("cgroup", &host_config.cgroupns_mode);
+    unless_host("uts", &host_config.uts_mode, None);
+    unless_host("pid", &host_config.pid_mode, joined.pid.as_deref());
+    unless_host("ipc", &host_config.ipc_mode, joined.ipc.as_deref());
+    unless_host("cgroup", &host_config.cgroupns_mode, None);
     match (inputs.netns, host_config.network_mode.as_str()) {
         (Some(path), _) => list.push(json!({ "type": "network", "path": path })),
         (None, "host") => {}
@@ -88,7 +92,7 @@ fn namespaces(container: &Container, inputs: &Inputs<'_>) -> Vec<Value> {
 fn sysctls(container: &Container) -> Map<String, Value> {
     let host_config = &container.host_config;
     let mut map = Map::new();
-    if host_config.network_mode != "host" {
+    if host_config.network_mode != "host" && crate::containers::resolve::other_container(&host_config.network_mode).is_none() {
         // As Docker: no capability is needed for low ports and ping in a namespace of the container's own.
         map.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
         map.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
@@ -174,15 +178,24 @@ fn parse_rule(text: &str) -> Result<Value> {
     Ok(rule(kind, number(major)?, number(minor)?, access))
 }
 
-fn resources(own: &Resources, devices: Vec<Value>) -> Result<Value> {
+/// The limits alone, as `update` gives them to the runtime of a running container.
+///
+/// # Errors
+/// When a block device that a limit names does not exist.
+pub(crate) fn limits(own: &Resources) -> Result<Map<String, Value>> {
     let mut resources = Map::new();
-    resources.insert("devices".into(), Value::Array(devices));
     insert_some(&mut resources, "memory", memory(own));
     insert_some(&mut resources, "cpu", cpu(own));
     insert_some(&mut resources, "blockIO", block_io(own)?);
     if let Some(limit) = own.pids_limit.filter(|limit| *limit > 0) {
         resources.insert("pids".into(), json!({ "limit": limit }));
     }
+    Ok(resources)
+}
+
+fn resources(own: &Resources, devices: Vec<Value>) -> Result<Value> {
+    let mut resources = Map::from_iter([("devices".to_owned(), Value::Array(devices))]);
+    resources.extend(limits(own)?);
     Ok(Value::Object(resources))
 }
 

@@ -2,6 +2,9 @@
 
 mod linux;
 mod mounts;
+pub(crate) mod propagation;
+
+pub(crate) use linux::{MASKED, READONLY, limits};
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +24,8 @@ pub struct Inputs<'a> {
     pub user: &'a User,
     /// A namespace made for the container; `None` with host networking, or when the runtime makes an empty one.
     pub netns: Option<&'a Path>,
+    /// What is other containers'.
+    pub joined: Joined,
     /// Absolute: `/rcontainerd/<id>`.
     pub cgroups_path: String,
     pub files: Files,
@@ -28,6 +33,15 @@ pub struct Inputs<'a> {
     pub init: &'a Path,
     /// Rows, columns.
     pub console_size: Option<(u16, u16)>,
+}
+
+/// Namespaces that are shared with other containers, and the shared memory that goes with them.
+#[derive(Clone, Debug, Default)]
+pub struct Joined {
+    pub pid: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+    /// A tmpfs on the host that becomes /dev/shm: another container's, or this one's to share.
+    pub shm: Option<PathBuf>,
 }
 
 /// The three files that are mounted over the image's.
@@ -106,20 +120,14 @@ pub fn exec_process(container: &Container, request: &CreateExec, user_ids: &User
     let privileged = request.privileged || host_config.privileged;
     let wanted = crate::capabilities::resolve(&host_config.cap_add, &host_config.cap_drop, privileged)?;
     let (capabilities, _) = crate::capabilities::split_by_host(&wanted, host.bounding);
-    let mut env = container.config.env.clone();
-    for entry in &request.env {
-        let name = entry.split('=').next().unwrap_or_default();
-        env.retain(|have| have.split('=').next() != Some(name));
-        if entry.contains('=') {
-            env.push(entry.clone());
-        }
-    }
+    let mut env = environment(&container.config.env, &container.hostname, request.tty);
+    override_with(&mut env, &request.env);
     let cwd = [request.working_dir.as_str(), container.config.working_dir.as_str(), "/"].into_iter().find(|dir| !dir.is_empty());
     let mut process = json!({
         "terminal": request.tty,
         "user": user(user_ids),
         "args": request.cmd,
-        "env": environment(&env, &container.hostname, request.tty),
+        "env": env,
         "cwd": cwd,
         "capabilities": { "bounding": capabilities, "effective": capabilities, "permitted": capabilities },
         "noNewPrivileges": security.no_new_privileges,
@@ -139,21 +147,28 @@ fn user(user: &User) -> Value {
     json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.additional_gids })
 }
 
-/// PATH, HOSTNAME and TERM unless set; HOME is the runtime's to add.
+/// PATH, HOSTNAME and TERM, then the container's own: each in the place of an earlier one of its name, a bare name takes that away.
+/// HOME is the runtime's to add.
 fn environment(own: &[String], hostname: &str, tty: bool) -> Vec<String> {
-    let has = |name: &str| own.iter().any(|entry| entry.split('=').next() == Some(name));
-    let mut env = Vec::with_capacity(own.len() + 3);
-    if !has("PATH") {
-        env.push(format!("PATH={DEFAULT_PATH}"));
-    }
-    if !has("HOSTNAME") {
-        env.push(format!("HOSTNAME={hostname}"));
-    }
-    if tty && !has("TERM") {
+    let mut env = vec![format!("PATH={DEFAULT_PATH}"), format!("HOSTNAME={hostname}")];
+    if tty {
         env.push("TERM=xterm".to_owned());
     }
-    env.extend(own.iter().cloned());
+    override_with(&mut env, own);
     env
+}
+
+fn override_with(env: &mut Vec<String>, own: &[String]) {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    for entry in own {
+        let place = env.iter().position(|have| name(have) == name(entry));
+        match (place, entry.contains('=')) {
+            (Some(place), true) => env[place].clone_from(entry),
+            (Some(place), false) => drop(env.remove(place)),
+            (None, true) => env.push(entry.clone()),
+            (None, false) => {}
+        }
+    }
 }
 
 fn rlimits(container: &Container, host: &HostFacts) -> Vec<Value> {

@@ -9,7 +9,7 @@ use crate::containers::{Container, MountKind, MountPoint};
 
 pub(super) fn all(container: &Container, inputs: &Inputs<'_>) -> Vec<Value> {
     let taken = |destination: &str| container.mounts.iter().any(|mount| mount.destination == destination);
-    let mut list: Vec<(String, Value)> = base(container);
+    let mut list: Vec<(String, Value)> = base(container, inputs);
     list.extend(files(inputs));
     if container.host_config.init == Some(true) {
         list.push((INIT_PATH.to_owned(), bind(inputs.init, INIT_PATH, &["bind", "ro"])));
@@ -19,7 +19,7 @@ pub(super) fn all(container: &Container, inputs: &Inputs<'_>) -> Vec<Value> {
     list.into_iter().map(|(_, mount)| mount).chain(own).collect()
 }
 
-fn base(container: &Container) -> Vec<(String, Value)> {
+fn base(container: &Container, inputs: &Inputs<'_>) -> Vec<(String, Value)> {
     let host_config = &container.host_config;
     let access = if host_config.privileged { "rw" } else { "ro" };
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
@@ -32,17 +32,15 @@ fn base(container: &Container) -> Vec<(String, Value)> {
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
     ];
-    match host_config.ipc_mode.as_str() {
-        "host" => {
-            list.push(("/dev/mqueue".to_owned(), bind(Path::new("/dev/mqueue"), "/dev/mqueue", &["rbind", "rw"])));
-            list.push(("/dev/shm".to_owned(), bind(Path::new("/dev/shm"), "/dev/shm", &["rbind", "rw"])));
-        }
-        mode => {
-            list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-            if mode != "none" {
-                let size = format!("size={}", host_config.shm_size);
-                list.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
-            }
+    // In the host's IPC namespace this shows the host's queues, whether or not the host has them mounted.
+    list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+    match (inputs.joined.shm.as_deref(), host_config.ipc_mode.as_str()) {
+        (Some(shared), _) => list.push(("/dev/shm".to_owned(), bind(shared, "/dev/shm", &["bind", "rw", "rprivate"]))),
+        (None, "host") => list.push(("/dev/shm".to_owned(), bind(Path::new("/dev/shm"), "/dev/shm", &["rbind", "rw"]))),
+        (None, "none") => {}
+        (None, _) => {
+            let size = format!("size={}", host_config.shm_size);
+            list.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
         }
     }
     list

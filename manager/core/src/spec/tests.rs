@@ -22,6 +22,7 @@ fn container(change: impl FnOnce(&mut CreateContainer)) -> Container {
         config: resolved.config,
         host_config: resolved.host_config,
         endpoints: std::collections::BTreeMap::new(),
+        left_mode: false,
         path: resolved.path,
         args: resolved.args,
         mounts: Vec::new(),
@@ -38,6 +39,7 @@ fn built(container: &Container) -> Value {
         host: &HostFacts::for_tests(),
         user: &User { uid: 0, gid: 0, additional_gids: vec![0] },
         netns: Some(Path::new("/run/netns/x")),
+        joined: Joined::default(),
         cgroups_path: format!("/rcontainerd/{ID}"),
         files: Files { hosts: "/c/hosts".into(), hostname: "/c/hostname".into(), resolv_conf: "/c/resolv.conf".into() },
         init: Path::new("/usr/bin/rcontainerd-init"),
@@ -112,6 +114,14 @@ fn inheritable_and_ambient_capabilities_are_never_given() {
         let sets = spec["process"]["capabilities"].as_object().expect("sets");
         assert!(!sets.contains_key("inheritable") && !sets.contains_key("ambient"));
     }
+}
+
+#[test]
+fn the_host_s_queues_are_shown_where_the_host_has_not_mounted_them() {
+    let spec = built(&container(|request| request.host_config.ipc_mode = "host".into()));
+    let at = |place: &str| spec["mounts"].as_array().expect("mounts").iter().find(|mount| mount["destination"] == place).cloned();
+    assert_eq!(at("/dev/mqueue").expect("mounted")["type"], "mqueue", "a bind would need the host's own mount");
+    assert_eq!(at("/dev/shm").expect("mounted")["source"], "/dev/shm");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the engine says of itself and of its host.
 
 mod service;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,9 +9,10 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 pub use service::System;
+pub(crate) use service::docker_driver_name;
 
 use crate::containers::ContainerSummary;
-use crate::images::Image;
+use crate::images::ListedImage;
 use crate::volumes::Volume;
 
 #[derive(Clone, Debug)]
@@ -80,9 +82,12 @@ pub struct Info {
 
 #[derive(Clone, Debug, Default)]
 pub struct DiskUsage {
-    /// Bytes of all layers, shared ones once.
+    /// Bytes of all that is neither a container's nor a volume's: layers (shared ones once), blobs, the database.
     pub layers_size: u64,
-    pub images: Vec<Image>,
+    pub images: Vec<ListedImage>,
+    /// Bytes of each image's layers that other images have too.
+    pub shared: BTreeMap<rcontainerd_types::Digest, u64>,
+    /// `size_rw` is what each takes on disk, its logs too.
     pub containers: Vec<ContainerSummary>,
     /// With bytes used and the number of containers that refer to it.
     pub volumes: Vec<(Volume, u64, u64)>,

@@ -8,9 +8,8 @@ use jiff::Timestamp;
 use rcontainerd_types::{Digest, Platform, Result};
 
 use super::{DiskUsage, Info, Version};
-use crate::containers::{Containers, ListContainers, Status};
+use crate::containers::Status;
 use crate::engine::{Engine, NAMESPACE};
-use crate::filters::Filters;
 use crate::host::CgroupVersion;
 use crate::images::ImageFilters;
 
@@ -46,7 +45,7 @@ impl System {
     pub async fn info(&self) -> Result<Info> {
         let engine = &self.engine;
         let host = &engine.host;
-        let states: Vec<Status> = engine.registry.all().iter().map(|entry| entry.record().state.status).collect();
+        let states: Vec<Status> = engine.registry.all().iter().map(|entry| entry.view().state.status).collect();
         let count = |wanted: &dyn Fn(Status) -> bool| states.iter().filter(|status| wanted(**status)).count() as u64;
         let images = engine.images.list(ImageFilters::default()).await?.len() as u64;
         let release = os_release();
@@ -74,11 +73,11 @@ impl System {
             hostname: host.hostname.clone(),
             security_options: self.security_options(),
             default_runtime: "rrun".to_owned(),
-            runtimes: BTreeMap::from([("rrun".to_owned(), engine.config.runtime.clone())]),
+            runtimes: self.runtimes(),
             init_binary: engine.config.init.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             system_time: Timestamp::now(),
-            insecure_registries: engine.config.insecure_registries.clone(),
-            registry_mirrors: engine.config.registry_mirrors.clone(),
+            insecure_registries: engine.config.registry.insecure_registries.clone(),
+            registry_mirrors: engine.config.registry.mirrors.clone(),
             memory_limit: host.has_controller("memory"),
             swap_limit: host.has_controller("memory"),
             cpu_cfs: host.has_controller("cpu"),
@@ -102,6 +101,13 @@ impl System {
         format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
     }
 
+    fn runtimes(&self) -> BTreeMap<String, std::path::PathBuf> {
+        let config = &self.engine.config;
+        let path = |runtime: &crate::RuntimeConfig| runtime.binary.clone().or_else(|| runtime.shim.clone());
+        let configured = config.runtimes.iter().filter_map(|(name, runtime)| Some((name.clone(), path(runtime)?)));
+        configured.chain([("rrun".to_owned(), config.runtime.clone())]).collect()
+    }
+
     fn security_options(&self) -> Vec<String> {
         let mut options = Vec::new();
         if self.engine.host.seccomp {
@@ -121,32 +127,12 @@ impl System {
     /// # Errors
     /// When a layer or volume cannot be measured.
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        let engine = &self.engine;
-        let images = engine.images.list(ImageFilters::default()).await?;
-        let list = ListContainers { all: true, size: true, ..ListContainers::default() };
-        let containers = Containers::new(Arc::clone(engine)).list(list).await?;
-        let references = engine.registry.volume_references();
-        let mut volumes = Vec::new();
-        for volume in engine.volumes.list(Filters::default()).await? {
-            let used = engine.volumes.usage(&volume).await?;
-            let users = references.get(&volume.name).map_or(0, Vec::len) as u64;
-            volumes.push((volume, used, users));
-        }
-        let owner = Arc::clone(engine);
-        let layers_size = crate::engine::blocking(move || layers_size(&owner)).await?;
-        Ok(DiskUsage { layers_size, images, containers, volumes })
+        super::usage::measure(&self.engine).await
     }
 }
 
-/// Bytes of all committed snapshots, each once.
-fn layers_size(engine: &Engine) -> Result<u64> {
-    let snapshots = engine.store.snapshots(NAMESPACE);
-    let committed = snapshots.list()?.into_iter().filter(|snapshot| snapshot.kind == rcontainerd_store::Kind::Committed);
-    committed.map(|snapshot| snapshots.usage(&snapshot.name).map(|usage| usage.size)).sum()
-}
-
 /// Docker's word for what containerd calls a snapshotter.
-fn docker_driver_name(snapshotter: &str) -> &str {
+pub(crate) fn docker_driver_name(snapshotter: &str) -> &str {
     match snapshotter {
         "overlayfs" => "overlay2",
         "native" => "vfs",

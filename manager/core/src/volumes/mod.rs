@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use service::Volumes;
+pub(crate) use service::disk_usage;
 
 #[derive(Clone, Debug, Default)]
 pub struct CreateVolume {

@@ -1,20 +1,21 @@
 //! The volume service: records in the database, data in `ROOT/volumes/<name>/_data`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use rcontainerd_store::Store;
-use rcontainerd_store::metadata::Table;
-use rcontainerd_types::{Error, ErrorKind, Result, id};
+use rcontainerd_store::metadata::{Durability, Table};
+use rcontainerd_types::{Error, ErrorKind, Finding, Result, Severity, id};
 
 use super::{CreateVolume, RemoveVolume, Volume};
 use crate::containers::PruneReport;
-use crate::events::{EventKind, Events, NewEvent};
+use crate::engine::{make_dir, remove_dir};
+use crate::events::{Event, EventKind, Events, NewEvent};
 use crate::filters::Filters;
+use crate::fsck::told;
 
 const VOLUMES: Table<Volume> = Table::new("docker.volumes", 1);
 const LIST_FILTERS: [&str; 5] = ["name", "label", "label!", "driver", "dangling"];
@@ -44,7 +45,9 @@ impl Volumes {
     pub fn open(store: Store, events: Events, references: References) -> Result<Self> {
         let dir = store.root().join("volumes");
         make_dir(&dir, 0o711)?;
-        Ok(Self { inner: Arc::new(Inner { store, dir, events, references, lock: tokio::sync::Mutex::new(()) }) })
+        let inner = Inner { store, dir, events, references, lock: tokio::sync::Mutex::new(()) };
+        inner.finish_what_was_begun()?;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The volume of that name if it exists already.
@@ -73,7 +76,7 @@ impl Volumes {
         self.blocking(move |inner| {
             let used = (inner.references)()?;
             let wanted = |volume: &Volume| {
-                filters.any("name", |part| volume.name.contains(part))
+                filters.patterns("name").hold(&volume.name)
                     && filters.any("driver", |driver| volume.driver == driver)
                     && filters.labels(&volume.labels)
                     && dangling.is_none_or(|dangling| dangling != used.contains_key(&volume.name))
@@ -126,6 +129,12 @@ impl Volumes {
         .await
     }
 
+    /// Records against directories. Data without a record becomes a volume again; a volume without data gets an empty directory.
+    pub(crate) async fn check(&self, repair: bool) -> Result<Vec<Finding>> {
+        let _guard = self.inner.lock.lock().await;
+        self.blocking(move |inner| inner.check(repair)).await
+    }
+
     /// Bytes on disk of a volume.
     pub async fn usage(&self, volume: &Volume) -> Result<u64> {
         let path = volume.mountpoint.clone();
@@ -149,13 +158,11 @@ impl Inner {
         }
         let anonymous = command.name.is_empty();
         let name = if anonymous { id::generate()? } else { command.name };
-        check_name(&name)?;
+        crate::names::validate_volume(&name)?;
         if let Some(volume) = self.store.metadata().read(|tx| tx.get(VOLUMES, &name))? {
             return Ok(volume);
         }
         let mountpoint = self.dir.join(&name).join("_data");
-        make_dir(&self.dir.join(&name), 0o701)?;
-        make_dir(&mountpoint, 0o755)?;
         let volume = Volume {
             name,
             driver: "local".into(),
@@ -166,12 +173,32 @@ impl Inner {
             anonymous,
             populated: false,
         };
-        let event = self.store.metadata().write(|tx| {
-            tx.put(VOLUMES, &volume.name, &volume)?;
-            self.events.record(tx, told("create", &volume.name))
+        let recorded = self.make(&volume).inspect_err(|_| {
+            // On a full disk a transaction that failed may be found committed when the database can be read again.
+            if self.get(&volume.name).is_err_and(|err| err.kind() == ErrorKind::NotFound) {
+                self.unmake(&volume.name);
+            }
         })?;
-        self.events.publish(event);
+        self.events.publish(recorded);
         Ok(volume)
+    }
+
+    fn make(&self, volume: &Volume) -> Result<Event> {
+        let dir = self.dir.join(&volume.name);
+        make_dir(&dir, 0o701)?;
+        make_dir(&volume.mountpoint, 0o755)?;
+        self.store.metadata().write(|tx| {
+            tx.names_directory(&dir);
+            tx.names_directory(&volume.mountpoint);
+            tx.put(VOLUMES, &volume.name, volume)?;
+            self.events.record(tx, event("create", &volume.name))
+        })
+    }
+
+    /// Removes the directory of a volume that has no record, if nothing is in it: data without a record is fsck's to adopt.
+    fn unmake(&self, name: &str) {
+        drop(fs::remove_dir(self.dir.join(name).join("_data")));
+        drop(fs::remove_dir(self.dir.join(name)));
     }
 
     fn get(&self, name: &str) -> Result<Volume> {
@@ -194,46 +221,93 @@ impl Inner {
         self.destroy(&volume)
     }
 
-    /// The data goes first: a crash in between leaves a record of an empty volume, never data without a record.
-    fn destroy(&self, volume: &Volume) -> Result<()> {
-        let dir = self.dir.join(&volume.name);
-        match fs::remove_dir_all(&dir) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", dir.display()), err)),
-            _ => {}
+    fn check(&self, repair: bool) -> Result<Vec<Finding>> {
+        // On a full disk a removal may not even be taken back.
+        self.finish_what_was_begun()?;
+        let volumes = self.all()?;
+        let mut findings = Vec::new();
+        for volume in volumes.iter().filter(|volume| !volume.mountpoint.is_dir()) {
+            let mended = repair.then(|| make_dir(&self.dir.join(&volume.name), 0o701).and_then(|()| make_dir(&volume.mountpoint, 0o755)));
+            let observed = format!("its directory {} is gone", volume.mountpoint.display());
+            findings.push(told(Severity::Broken, format!("volume {}", volume.name), observed, "its data is lost", mended));
         }
-        let event = self.store.metadata().write(|tx| {
-            tx.delete(VOLUMES, &volume.name)?;
-            self.events.record(tx, told("destroy", &volume.name))
+        let known: BTreeSet<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+        for entry in fs::read_dir(&self.dir).map_err(|err| Error::io(format!("read {}", self.dir.display()), err))? {
+            let name = entry.map_err(|err| Error::io(format!("read {}", self.dir.display()), err))?.file_name();
+            let name = name.to_string_lossy();
+            if known.contains(name.as_ref()) {
+                continue;
+            }
+            let adopted = repair.then(|| self.create(CreateVolume { name: name.as_ref().to_owned(), ..CreateVolume::default() }).map(drop));
+            let subject = format!("volume {name}");
+            findings.push(told(Severity::Degraded, subject, "its data has no record".into(), "no container can use it", adopted));
+        }
+        Ok(findings)
+    }
+
+    /// The data goes out of the way as a whole first: a volume is never half removed, whenever the manager is killed.
+    fn destroy(&self, volume: &Volume) -> Result<()> {
+        let (dir, doomed) = (self.dir.join(&volume.name), self.dir.join(format!("{DOOMED}{}", volume.name)));
+        // Of the same name, from a removal that could not be finished.
+        remove_dir(&doomed)?;
+        match fs::rename(&dir, &doomed) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", dir.display()), err)),
+            _ => sync_dir(&self.dir)?,
+        }
+        if let Err(err) = self.forget(&volume.name) {
+            // On a full disk a transaction that failed may be found committed when the database can be read again.
+            if !self.get(&volume.name).is_err_and(|err| err.kind() == ErrorKind::NotFound) {
+                fs::rename(&doomed, &dir).map_err(|err| Error::io(format!("put {} back", dir.display()), err))?;
+            }
+            return Err(err);
+        }
+        remove_dir(&doomed)
+    }
+
+    fn forget(&self, name: &str) -> Result<()> {
+        let recorded = self.store.metadata().write_freeing(Durability::Immediate, |tx| {
+            tx.delete(VOLUMES, name)?;
+            self.events.record(tx, event("destroy", name))
         })?;
-        self.events.publish(event);
+        self.events.publish(recorded);
+        Ok(())
+    }
+
+    /// A manager that was killed may have left a removal half done, or the empty directory of a volume that was never recorded.
+    fn finish_what_was_begun(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.dir).map_err(|err| Error::io(format!("read {}", self.dir.display()), err))? {
+            let entry = entry.map_err(|err| Error::io(format!("read {}", self.dir.display()), err))?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let known = |name: &str| self.store.metadata().read(|tx| Ok(tx.get(VOLUMES, name)?.is_some()));
+            if let Some(doomed) = name.strip_prefix(DOOMED) {
+                if known(doomed)? && !self.dir.join(doomed).exists() {
+                    self.forget(doomed)?;
+                }
+                remove_dir(&entry.path())?;
+            } else if !known(name)? {
+                self.unmake(name);
+            }
+        }
         Ok(())
     }
 }
 
-fn told(action: &str, name: &str) -> NewEvent {
+/// No volume's name begins like this.
+const DOOMED: &str = ".removed-";
+
+fn event(action: &str, name: &str) -> NewEvent {
     let attributes = BTreeMap::from([("driver".into(), "local".into())]);
     NewEvent { kind: EventKind::Volume, action: action.into(), actor: name.into(), attributes }
 }
 
-/// Docker's rule for volume names.
-fn check_name(name: &str) -> Result<()> {
-    let bytes = name.as_bytes();
-    let well_formed =
-        bytes.len() >= 2 && bytes[0].is_ascii_alphanumeric() && bytes.iter().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(b));
-    if well_formed && bytes.len() <= 255 {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-    )))
-}
-
-fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|err| Error::io(format!("create {}", path.display()), err))
+/// Names in a directory outlive a power loss before a record tells of them.
+fn sync_dir(path: &Path) -> Result<()> {
+    fs::File::open(path).and_then(|dir| dir.sync_all()).map_err(|err| Error::io(format!("sync {}", path.display()), err))
 }
 
 /// Bytes of blocks below `path`, as du(1) counts; hard links once. What vanishes meanwhile counts nothing.
-fn disk_usage(path: &Path) -> u64 {
+pub(crate) fn disk_usage(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let mut seen = std::collections::BTreeSet::new();
     let mut pending = vec![path.to_owned()];
@@ -297,6 +371,34 @@ mod tests {
         assert_eq!(bench.volumes.prune(Filters::default()).await.expect("prune").deleted, [anonymous.name]);
         let all = Filters(BTreeMap::from([("all".into(), vec!["true".into()])]));
         assert_eq!(bench.volumes.prune(all).await.expect("prune").deleted, ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_manager_was_about_is_finished_and_data_stays() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let store = Store::open(dir.path()).expect("store");
+        let open = || {
+            let references: References = Arc::new(|| Ok(BTreeMap::new()));
+            Volumes::open(store.clone(), Events::open(&store).expect("events"), references).expect("volumes")
+        };
+        let volumes = open();
+        for name in ["whole", "going", "again"] {
+            let volume = volumes.create(named(name)).await.expect("create");
+            fs::write(volume.mountpoint.join("file"), name).expect("write");
+        }
+        let at = |name: &str| dir.path().join("volumes").join(name);
+        // Killed behind the rename; behind the record, and the name made anew since; before a record was written, without and with data.
+        fs::rename(at("going"), at(".removed-going")).expect("rename");
+        fs::create_dir_all(at(".removed-again/_data")).expect("make");
+        fs::create_dir_all(at("never/_data")).expect("make");
+        fs::create_dir_all(at("data/_data/kept")).expect("make");
+        let names = |volumes: Vec<Volume>| volumes.into_iter().map(|volume| volume.name).collect::<Vec<_>>();
+        let volumes = open();
+        assert_eq!(names(volumes.list(Filters::default()).await.expect("list")), ["again", "whole"]);
+        let mut left: Vec<_> = fs::read_dir(at("")).expect("read").map(|entry| entry.expect("entry").file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["again", "data", "whole"]);
+        assert_eq!(fs::read_to_string(at("again/_data/file")).expect("data"), "again");
     }
 
     #[tokio::test]

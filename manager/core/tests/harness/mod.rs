@@ -47,6 +47,11 @@ fn programs() -> &'static Programs {
     })
 }
 
+/// Each engine's own: the tests run beside each other, and one that ends must not remove the cgroup that another has just made.
+pub fn cgroup_of(dir: &Path) -> String {
+    format!("core-test-{}", dir.file_name().expect("the engine's directory has a name").to_string_lossy())
+}
+
 pub async fn open(dir: &Path) -> Core {
     let programs = programs();
     let state_dir = dir.join("s");
@@ -61,13 +66,15 @@ pub async fn open(dir: &Path) -> Core {
     };
     let tasks = TaskService::open(tasks).await.expect("task service");
     let config = CoreConfig {
+        runtimes: std::collections::BTreeMap::new(),
         network: NetworkConfig { bridge: "core0".into(), nft_table: "core_test".into(), ..NetworkConfig::new(state_dir.join("netns")) },
+        netd: Vec::new(),
         state_dir,
         runtime: programs.runtime.clone(),
         init: programs.init.clone(),
-        cgroup_parent: format!("/core-test-{}", std::process::id()),
-        insecure_registries: Vec::new(),
-        registry_mirrors: Vec::new(),
+        cgroup_parent: format!("/{}", cgroup_of(dir)),
+        registry: rcontainerd_core::images::RegistryConfig::default(),
+        caps: rcontainerd_core::images::Caps::default(),
         version: "0".into(),
         git_commit: String::new(),
     };
@@ -86,10 +93,10 @@ impl Drop for Cleanup {
                 esac
             done
             grep -F "$1" /proc/self/mountinfo | cut -d' ' -f5 | sort -r | while read -r mount; do umount -l "$mount"; done
-            find /sys/fs/cgroup -depth -type d -path "*/core-test-$2*" -exec rmdir {} + 2>/dev/null
+            find /sys/fs/cgroup -depth -type d \( -path "*/$2" -o -path "*/$2/*" \) -exec rmdir {} + 2>/dev/null
             rm -rf "$1"
         "#;
-        let ran = Command::new("sh").args(["-c", script, "sh"]).arg(&self.0).arg(std::process::id().to_string()).status();
+        let ran = Command::new("sh").args(["-c", script, "sh"]).arg(&self.0).arg(cgroup_of(&self.0)).status();
         assert!(ran.is_ok() || std::thread::panicking(), "clean up: {ran:?}");
     }
 }
@@ -98,7 +105,7 @@ impl Engine {
     pub async fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("core").tempdir().expect("temp dir");
         let core = open(dir.path()).await;
-        core.images.load(Cursor::new(image())).await.expect("load the image");
+        core.images.load(Cursor::new(image()), None).await.expect("load the image");
         let cleanup = Cleanup(dir.path().to_owned());
         Self { dir, core, cleanup }
     }

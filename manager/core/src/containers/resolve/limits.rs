@@ -10,6 +10,8 @@ const MINIMUM_MEMORY: i64 = 6 << 20;
 pub(super) fn check(config: &mut HostConfig, host: &HostFacts, warnings: &mut Vec<String>) -> Result<()> {
     memory(&mut config.resources)?;
     cpu(&config.resources, host)?;
+    cpuset("CPUs", "cpuset cpus", &config.resources.cpuset_cpus, &host.cpu_list)?;
+    cpuset("memory nodes", "cpuset mems", &config.resources.cpuset_mems, &host.memory_nodes)?;
     block_io(&config.resources)?;
     ulimits(&config.resources, host, warnings)?;
     out_of_memory_score(config, host, warnings)?;
@@ -71,6 +73,28 @@ fn cpu(resources: &Resources, host: &HostFacts) -> Result<()> {
         return Err(Error::invalid("CPU cfs quota can not be less than 1ms (i.e. 1000)"));
     }
     Ok(())
+}
+
+fn cpuset(what: &str, option: &str, wanted: &str, online: &str) -> Result<()> {
+    let asked = list(wanted).ok_or_else(|| Error::invalid(format!("Invalid value {wanted} for {option}")))?;
+    let there = list(online).unwrap_or_default();
+    let held = |(first, last): &(u32, u32)| (*first..=*last).all(|number| there.iter().any(|(low, high)| (*low..=*high).contains(&number)));
+    if there.is_empty() || asked.iter().all(held) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("Requested {what} are not available - requested {wanted}, available: {online}")))
+}
+
+/// `0-2,5` (cpuset(7)); `None` for what is no such list.
+fn list(text: &str) -> Option<Vec<(u32, u32)>> {
+    /// More than any host has; a range is walked.
+    const MOST: u32 = 1 << 16;
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (first <= last && last < MOST).then_some((first, last))
+    };
+    text.split(',').filter(|_| !text.is_empty()).map(range).collect()
 }
 
 fn block_io(resources: &Resources) -> Result<()> {

@@ -36,6 +36,7 @@ pub(super) fn config(request: &Config, image: &ImageConfig, id: &str) -> Result<
         merged.shell.clone_from(&image.shell);
     }
     merged.healthcheck = health(request.healthcheck.as_ref(), image.healthcheck.as_ref())?;
+    merged.healthcheck.as_ref().map_or(Ok(()), check_health)?;
     hostname(&merged.hostname, id)?;
     Ok(merged)
 }
@@ -44,15 +45,14 @@ fn reserved(label: &str) -> bool {
     ["io.rcontainerd.", "containerd.io/", "io.containerd.", "io.kubernetes."].iter().any(|prefix| label.starts_with(prefix))
 }
 
-/// The image's variables, overridden and extended; a bare `NAME` removes the image's.
+/// The request's variables, then the image's that it does not name; a bare `NAME` keeps the image's out (as dockerd orders them).
 fn env(request: &[String], image: &[String]) -> Result<Vec<String>> {
     let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
     if let Some(bad) = request.iter().find(|entry| name(entry).is_empty() || entry.contains('\0')) {
         return Err(Error::invalid(format!("invalid environment variable: {bad}")));
     }
-    let mut merged: Vec<String> = image.iter().filter(|entry| !request.iter().any(|own| name(own) == name(entry))).cloned().collect();
-    merged.extend(request.iter().filter(|entry| entry.contains('=')).cloned());
-    Ok(merged)
+    let inherited = image.iter().filter(|entry| !request.iter().any(|own| name(own) == name(entry)));
+    Ok(request.iter().chain(inherited).cloned().collect())
 }
 
 /// An entrypoint of the client's own drops the image's command; an empty one (`--entrypoint ""`) drops the image's entrypoint too.
@@ -89,6 +89,24 @@ fn health(request: Option<&HealthCheck>, image: Option<&Healthcheck>) -> Result<
     fill(&mut merged.start_interval, image.start_interval);
     fill(&mut merged.retries, image.retries);
     Ok(Some(merged))
+}
+
+/// Zero is the default, and a time too short to be meant is most often a number in the wrong unit.
+fn check_health(check: &HealthCheck) -> Result<()> {
+    const MILLISECOND: i64 = 1_000_000;
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+    ];
+    if let Some((name, _)) = times.iter().find(|(_, time)| *time != 0 && *time < MILLISECOND) {
+        return Err(Error::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
+    }
+    if check.retries < 0 {
+        return Err(Error::invalid("Retries in Healthcheck cannot be negative"));
+    }
+    Ok(())
 }
 
 fn hostname(name: &str, id: &str) -> Result<()> {

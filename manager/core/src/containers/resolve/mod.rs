@@ -5,6 +5,7 @@ mod limits;
 mod log;
 mod merge;
 mod mounts;
+mod namespaces;
 mod ports;
 mod refuse;
 mod security;
@@ -14,12 +15,15 @@ use rcontainerd_types::{Error, Result};
 use super::commands::CreateContainer;
 use super::config::{Config, HostConfig};
 use super::model::MountPoint;
+use super::network;
 use crate::host::{CgroupVersion, HostFacts};
 use crate::images::ImageConfig;
 
 pub use log::LogPlan;
 pub use mounts::{MountSource, PlannedMount};
+pub use namespaces::other as other_container;
 pub use ports::{parse_port, requests as port_requests};
+pub use refuse::endpoint as refuse_endpoint;
 pub use security::{SeccompChoice, Security};
 
 /// The default size of /dev/shm, in bytes.
@@ -58,8 +62,13 @@ pub fn resolve(request: &CreateContainer, image: &ImageConfig, host: &HostFacts,
     limits::check(&mut host_config, host, &mut warnings)?;
     security::check(&host_config)?;
     LogPlan::parse(&host_config.log_config)?;
-    ports::check(&config, &host_config, &mut warnings)?;
+    ports::check(&config, &host_config)?;
+    host_config.extra_hosts.iter().try_for_each(|entry| network::parse_extra_host(entry).map(drop))?;
+    if host_config.network_mode == "host" && host_config.port_bindings.values().any(|list| !list.is_empty()) {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
     let mounts = mounts::plan(&config, &host_config)?;
+    mounts::check_driver(&host_config, &mounts)?;
     let (path, args) = command(&config)?;
     let hostname = if host_config.network_mode == "host" && config.hostname.is_empty() {
         host.hostname.clone()
@@ -91,13 +100,23 @@ fn defaults(host: &mut HostConfig, cgroup: CgroupVersion) {
     if host.shm_size == 0 {
         host.shm_size = DEFAULT_SHM_SIZE;
     }
+    let unmasked = host.privileged || host.security_opt.iter().any(|option| option.trim() == "systempaths=unconfined");
+    if !unmasked {
+        let default = |paths: &[&str]| paths.iter().map(|&path| path.to_owned()).collect::<Vec<_>>();
+        host.masked_paths.get_or_insert_with(|| default(crate::spec::MASKED));
+        host.readonly_paths.get_or_insert_with(|| default(crate::spec::READONLY));
+    }
 }
 
 fn modes(config: &Config, host: &mut HostConfig) -> Result<()> {
-    one_of("network mode", &host.network_mode, &["bridge", "host", "none"])
-        .map_err(|_| Error::not_found(format!("network {} not found", host.network_mode)))?;
-    one_of("IPC mode", &host.ipc_mode, &["private", "none", "host"])?;
-    one_of("PID mode", &host.pid_mode, &["", "private", "host"])?;
+    // Any name may be a network's by the time of the start, which is who looks for it.
+    match namespaces::other(&host.network_mode) {
+        Some("") => return Err(Error::invalid("invalid container format container:<name|id>")),
+        Some(_) => namespaces::check_shared_network(config, host)?,
+        None => {}
+    }
+    namespaces::mode("IPC mode", &host.ipc_mode, &["private", "shareable", "none", "host"])?;
+    namespaces::mode("PID mode", &host.pid_mode, &["", "private", "host"])?;
     one_of("UTS mode", &host.uts_mode, &["", "private", "host"])?;
     one_of("cgroup namespace mode", &host.cgroupns_mode, &["private", "host"])?;
     if host.uts_mode == "host" && !config.hostname.is_empty() {
@@ -107,6 +126,17 @@ fn modes(config: &Config, host: &mut HostConfig) -> Result<()> {
         "none".clone_into(&mut host.network_mode);
     }
     restart_policy(host)
+}
+
+/// The rules that hold for limits and restart policy also after creation; gives warnings.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn recheck(config: &mut HostConfig, host: &HostFacts) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    restart_policy(config)?;
+    limits::check(config, host, &mut warnings)?;
+    Ok(warnings)
 }
 
 fn restart_policy(host: &HostConfig) -> Result<()> {

@@ -37,6 +37,16 @@ pub struct PlannedMount {
     pub non_recursive: bool,
 }
 
+impl PlannedMount {
+    /// Whether only the image (or `Volumes`) asks for it, not a `-v` or `--mount`.
+    pub fn is_implied(&self, request: &super::super::commands::CreateContainer) -> bool {
+        let same = |path: &str| normalise(path).is_ok_and(|path| path == self.destination);
+        matches!(self.source, MountSource::Volume { name: None, .. })
+            && !request.host_config.binds.iter().any(|bind| same(bind))
+            && !request.host_config.mounts.iter().any(|mount| same(&mount.target))
+    }
+}
+
 /// In the order of the destinations' depth, so that none hides a deeper one.
 pub(super) fn plan(config: &Config, host: &HostConfig) -> Result<Vec<PlannedMount>> {
     let mut all: BTreeMap<String, PlannedMount> = BTreeMap::new();
@@ -63,6 +73,17 @@ pub(super) fn plan(config: &Config, host: &HostConfig) -> Result<Vec<PlannedMoun
     let mut list: Vec<PlannedMount> = all.into_values().collect();
     list.sort_by_key(|mount| mount.destination.matches('/').count());
     Ok(list)
+}
+
+/// `--volume-driver` speaks for the volumes of `-v` and of the image; a `--mount` names its own.
+pub(super) fn check_driver(host: &HostConfig, planned: &[PlannedMount]) -> Result<()> {
+    let driver = host.volume_driver.as_str();
+    let own = |mount: &PlannedMount| host.mounts.iter().any(|request| clean(&request.target).is_ok_and(|path| path == mount.destination));
+    let asked = planned.iter().any(|mount| matches!(mount.source, MountSource::Volume { .. }) && !own(mount));
+    if matches!(driver, "" | "local") || !asked {
+        return Ok(());
+    }
+    Err(Error::not_found(format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found")))
 }
 
 fn anonymous(destination: String) -> PlannedMount {
@@ -97,7 +118,7 @@ fn parse_bind(spec: &str) -> Result<PlannedMount> {
     mount.source = if source.starts_with('/') {
         MountSource::Bind { path: normalise(source)?, create: true }
     } else {
-        volume_name(source)?;
+        crate::names::validate_volume(source)?;
         MountSource::Volume { name: Some(source.to_owned()), labels: BTreeMap::new(), no_copy, subpath: String::new() }
     };
     Ok(mount)
@@ -148,7 +169,7 @@ fn volume_source(request: &MountRequest) -> Result<MountSource> {
     }
     let name = (!request.source.is_empty()).then(|| request.source.clone());
     if let Some(name) = &name {
-        volume_name(name)?;
+        crate::names::validate_volume(name)?;
     }
     Ok(MountSource::Volume { name, labels: options.labels, no_copy: options.no_copy, subpath: options.subpath })
 }
@@ -221,16 +242,4 @@ fn normalise(path: &str) -> Result<String> {
         }
     }
     Ok(format!("/{}", parts.join("/")))
-}
-
-pub(crate) fn volume_name(name: &str) -> Result<()> {
-    let mut bytes = name.bytes();
-    let first = bytes.next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.len() >= 2 && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if first && rest && name.len() <= 255 {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-    )))
 }

@@ -7,15 +7,12 @@ use rcontainerd_types::{Error, Result};
 
 use super::super::config::{Config, HostConfig, PortBinding};
 
-pub(super) fn check(config: &Config, host: &HostConfig, warnings: &mut Vec<String>) -> Result<()> {
+/// Forms only: ports that are published in a mode without a network of the container's own are ignored without a word, as in Docker.
+pub(super) fn check(config: &Config, host: &HostConfig) -> Result<()> {
     for port in &config.exposed_ports {
         parse_port(port)?;
     }
-    let requests = requests(config, host)?;
-    if host.network_mode != "bridge" && !host.port_bindings.is_empty() && !requests.is_empty() {
-        warnings.push("Published ports are discarded when using host network mode".to_owned());
-    }
-    Ok(())
+    requests(config, host).map(drop)
 }
 
 /// Every port to publish.

@@ -4,6 +4,7 @@ use rcontainerd_types::{Error, Result};
 
 use super::super::commands::CreateContainer;
 use super::super::config::{Config, EndpointRequest, HostConfig, Resources};
+use super::super::{links, network};
 
 pub(super) fn unsupported(request: &CreateContainer) -> Result<()> {
     let host = &request.host_config;
@@ -11,9 +12,18 @@ pub(super) fn unsupported(request: &CreateContainer) -> Result<()> {
     let mut set = config(&request.config);
     set.extend(host_config(host));
     set.extend(resource_fields(resources));
-    for endpoint in request.endpoints.values() {
-        set.extend(endpoint_fields(endpoint));
-    }
+    first(set)?;
+    request.endpoints.values().try_for_each(endpoint)
+}
+
+/// What a client asks of one network.
+pub fn endpoint(request: &EndpointRequest) -> Result<()> {
+    links::check(request)?;
+    network::link_local(request)?;
+    first(endpoint_fields(request))
+}
+
+fn first(set: Fields) -> Result<()> {
     match set.into_iter().find(|(_, set)| *set) {
         Some((option, _)) => Err(Error::unsupported(format!("{option} is not supported"))),
         None => Ok(()),
@@ -23,21 +33,12 @@ pub(super) fn unsupported(request: &CreateContainer) -> Result<()> {
 type Fields = Vec<(&'static str, bool)>;
 
 fn config(config: &Config) -> Fields {
-    let health = config.healthcheck.as_ref().is_some_and(|health| !matches!(health.test.first().map(String::as_str), None | Some("NONE")));
-    vec![
-        ("a health check (--health-cmd)", health),
-        ("OnBuild in a container's configuration", !config.on_build.is_empty()),
-        ("ArgsEscaped (a Windows option)", config.args_escaped),
-    ]
+    vec![("OnBuild in a container's configuration", !config.on_build.is_empty()), ("ArgsEscaped (a Windows option)", config.args_escaped)]
 }
 
 fn host_config(host: &HostConfig) -> Fields {
     vec![
-        ("a volume driver (--volume-driver) other than local", !matches!(host.volume_driver.as_str(), "" | "local")),
-        ("--volumes-from", !host.volumes_from.is_empty()),
         ("--userns", !matches!(host.userns_mode.as_str(), "" | "host")),
-        ("--link", !host.links.is_empty()),
-        ("a runtime (--runtime) other than rrun", !matches!(host.runtime.as_str(), "" | "rrun" | "io.containerd.rrun.v2")),
         ("--storage-opt", !host.storage_opt.is_empty()),
         ("--isolation", !matches!(host.isolation.as_str(), "" | "default")),
         ("the host config's Cgroup", !host.cgroup.is_empty()),
@@ -56,12 +57,11 @@ fn resource_fields(resources: &Resources) -> Fields {
 }
 
 fn endpoint_fields(endpoint: &EndpointRequest) -> Fields {
+    let driver_options = endpoint.driver_options.keys().any(|key| key.starts_with("com.docker.network."));
     vec![
         ("--ip6", !endpoint.ipv6_address.is_empty()),
-        ("--link-local-ip", !endpoint.link_local_ips.is_empty()),
-        ("--link", !endpoint.links.is_empty()),
-        ("--network-alias on the default network", !endpoint.aliases.is_empty()),
-        ("driver options of an endpoint", !endpoint.driver_options.is_empty()),
+        // Other words are labels that the bridge driver has no use for.
+        ("a driver option of an endpoint that begins with com.docker.network.", driver_options),
         ("a gateway priority", endpoint.gateway_priority != 0),
     ]
 }
