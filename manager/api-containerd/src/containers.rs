@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use prost_types::Any;
+use proto_containerd::events;
 use proto_containerd::services::containers::v1 as api;
 use proto_containerd::services::containers::v1::containers_server::Containers;
 use rcontainerd_core::NAMESPACE;
@@ -17,11 +18,11 @@ use crate::Service;
 use crate::convert::{Answer, answer, blocking, labels, masked_labels, namespace, timestamp, wire_labels};
 use crate::filter::{self, Filters};
 
-fn any(value: AnyValue) -> Any {
+pub(crate) fn any(value: AnyValue) -> Any {
     Any { type_url: value.type_url, value: value.value }
 }
 
-fn value(any: Any) -> AnyValue {
+pub(crate) fn value(any: Any) -> AnyValue {
     AnyValue { type_url: any.type_url, value: any.value }
 }
 
@@ -109,12 +110,17 @@ impl Containers for Service {
         refuse_docker(&namespace)?;
         let containers = self.core.store.containers(&namespace);
         let container = request.into_inner().container;
-        answer(move || {
+        let made = blocking(move || {
             let record = record(container.ok_or_else(|| Error::invalid("no container in the request"))?)?;
             containers.create(&record)?;
-            Ok(api::CreateContainerResponse { container: Some(wire(record)) })
-        })
-        .await
+            Ok(wire(record))
+        });
+        let container = made.await?;
+        let runtime =
+            container.runtime.clone().map(|runtime| events::container_create::Runtime { name: runtime.name, options: runtime.options });
+        let event = events::ContainerCreate { id: container.id.clone(), image: container.image.clone(), runtime };
+        self.announce(&namespace, "/containers/create", &event);
+        Ok(Response::new(api::CreateContainerResponse { container: Some(container) }))
     }
 
     async fn update(&self, request: Request<api::UpdateContainerRequest>) -> Answer<api::UpdateContainerResponse> {
@@ -122,20 +128,27 @@ impl Containers for Service {
         refuse_docker(&namespace)?;
         let containers = self.core.store.containers(&namespace);
         let request = request.into_inner();
-        answer(move || {
+        let updated = blocking(move || {
             let container = request.container.ok_or_else(|| Error::invalid("no container in the request"))?;
             let id = container.id.clone();
-            let updated = containers.update(&id, |record| change(record, container, request.update_mask.as_ref()))?;
-            Ok(api::UpdateContainerResponse { container: Some(wire(updated)) })
-        })
-        .await
+            containers.update(&id, |record| change(record, container, request.update_mask.as_ref())).map(wire)
+        });
+        let container = updated.await?;
+        let (image, labels, snapshot_key) = (container.image.clone(), container.labels.clone(), container.snapshot_key.clone());
+        let event = events::ContainerUpdate { id: container.id.clone(), image, labels, snapshot_key };
+        self.announce(&namespace, "/containers/update", &event);
+        Ok(Response::new(api::UpdateContainerResponse { container: Some(container) }))
     }
 
     async fn delete(&self, request: Request<api::DeleteContainerRequest>) -> Answer<()> {
         let namespace = namespace(&request)?;
         refuse_docker(&namespace)?;
         let containers = self.core.store.containers(&namespace);
-        answer(move || containers.delete(&request.get_ref().id)).await
+        let id = request.into_inner().id;
+        let wanted = id.clone();
+        blocking(move || containers.delete(&wanted)).await?;
+        self.announce(&namespace, "/containers/delete", &events::ContainerDelete { id });
+        Ok(Response::new(()))
     }
 }
 

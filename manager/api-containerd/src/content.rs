@@ -1,6 +1,7 @@
 //! `ctr content`
 
 use futures_util::stream::{self, BoxStream};
+use proto_containerd::events;
 use proto_containerd::services::content::v1 as api;
 use proto_containerd::services::content::v1::content_server::Content;
 use rcontainerd_core::primitives::store::{BlobInfo, IngestStatus};
@@ -86,8 +87,13 @@ impl Content for Service {
     }
 
     async fn delete(&self, request: Request<api::DeleteContentRequest>) -> Answer<()> {
-        let content = self.core.store.content(&namespace(&request)?);
-        answer(move || content.delete(&digest(&request.get_ref().digest)?)).await
+        let namespace = namespace(&request)?;
+        let content = self.core.store.content(&namespace);
+        let wanted = request.into_inner().digest;
+        let event = events::ContentDelete { digest: wanted.clone() };
+        blocking(move || content.delete(&digest(&wanted)?)).await?;
+        self.announce(&namespace, "/content/delete", &event);
+        Ok(Response::new(()))
     }
 
     type ReadStream = BoxStream<'static, Result<api::ReadContentResponse, Status>>;
@@ -174,6 +180,7 @@ impl Content for Service {
 
     async fn abort(&self, request: Request<api::AbortRequest>) -> Answer<()> {
         let content = self.core.store.content(&namespace(&request)?);
-        answer(move || content.abort(&request.get_ref().r#ref)).await
+        // A stream that the client has just closed may not have let go of it yet.
+        answer(move || content.discard(&request.get_ref().r#ref)).await
     }
 }

@@ -1,16 +1,21 @@
-//! containerd's filters: `field`, `field==value`, `field!=value`, joined by commas; several filters are alternatives.
-//! Fields are paths such as `name`, `target.digest`, `labels."a.b"`. Regular expressions (`~=`) are refused, not ignored.
+//! containerd's filters: `field`, `field==value`, `field!=value`, `field~=regular expression`, joined by commas; several filters are
+//! alternatives. Fields are paths such as `name`, `target.digest`, `labels."a.b"`.
 
 use rcontainerd_types::{Error, Result};
+use regex::{Regex, RegexBuilder};
 
-#[derive(Debug, PartialEq, Eq)]
+/// Compiled size of a client's expression, in bytes.
+const REGEX_MAX: usize = 1 << 20;
+
+#[derive(Debug)]
 enum Test {
     Present,
     Equal(String),
     NotEqual(String),
+    Match(Regex),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Condition {
     field: Vec<String>,
     test: Test,
@@ -21,7 +26,7 @@ pub(crate) struct Filters(Vec<Vec<Condition>>);
 
 impl Filters {
     /// # Errors
-    /// `InvalidArgument` for what is malformed, `Unsupported` for `~=`.
+    /// `InvalidArgument` for what is malformed.
     pub(crate) fn parse(filters: &[String]) -> Result<Self> {
         let given = filters.iter().filter(|filter| !filter.trim().is_empty());
         given.map(|filter| conditions(filter)).collect::<Result<_>>().map(Self)
@@ -35,7 +40,9 @@ impl Filters {
             match &condition.test {
                 Test::Present => value.is_some_and(|value| !value.is_empty()),
                 Test::Equal(wanted) => value.as_ref() == Some(wanted),
-                Test::NotEqual(wanted) => value.as_ref() != Some(wanted),
+                // What is not there is as good as empty.
+                Test::NotEqual(wanted) => value.as_deref().unwrap_or_default() != wanted,
+                Test::Match(regex) => value.is_some_and(|value| regex.is_match(&value)),
             }
         };
         self.0.is_empty() || self.0.iter().any(|conditions| conditions.iter().all(holds))
@@ -48,18 +55,16 @@ fn conditions(filter: &str) -> Result<Vec<Condition>> {
     let mut rest = filter.trim();
     loop {
         let (field, after) = path(rest).ok_or_else(|| bad("expected a field"))?;
-        let (operator, after) = match after.get(..2) {
-            Some("==") => (Some(true), &after[2..]),
-            Some("!=") => (Some(false), &after[2..]),
-            Some("~=") => return Err(Error::unsupported(format!("filter {filter:?}: regular expressions are not supported"))),
-            _ => (None, after),
-        };
-        let (test, after) = match operator {
-            None => (Test::Present, after),
-            Some(equal) => {
-                let (value, after) = word(after).ok_or_else(|| bad("a quoted value has no end"))?;
-                (if equal { Test::Equal(value) } else { Test::NotEqual(value) }, after)
+        let value = |quotes| word(&after[2..], quotes).ok_or_else(|| bad("a quoted value has no end"));
+        let (test, after) = match after.get(..2) {
+            Some("==") => value(QUOTES).map(|(value, rest)| (Test::Equal(value), rest))?,
+            Some("!=") => value(QUOTES).map(|(value, rest)| (Test::NotEqual(value), rest))?,
+            Some("~=") => {
+                let (value, rest) = value(REGEX_QUOTES)?;
+                let regex = RegexBuilder::new(&value).size_limit(REGEX_MAX).build();
+                (Test::Match(regex.map_err(|err| bad(&err.to_string().replace('\n', " ")))?), rest)
             }
+            _ => (Test::Present, after),
         };
         conditions.push(Condition { field, test });
         match after.trim_start().strip_prefix(',') {
@@ -76,7 +81,7 @@ fn path(text: &str) -> Option<(Vec<String>, &str)> {
     let mut rest = text;
     loop {
         let (part, after) = match rest.starts_with('"') {
-            true => word(rest)?,
+            true => word(rest, QUOTES)?,
             false => {
                 let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-' && c != '/').unwrap_or(rest.len());
                 (rest[..end].to_owned(), &rest[end..])
@@ -93,9 +98,14 @@ fn path(text: &str) -> Option<(Vec<String>, &str)> {
     }
 }
 
+const QUOTES: &[char] = &['"'];
+/// An expression may be put between these too, which spares it most backslashes.
+const REGEX_QUOTES: &[char] = &['"', '/', '|'];
+
 /// A value: quoted, or up to the next comma.
-fn word(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
+fn word<'a>(text: &'a str, quotes: &[char]) -> Option<(String, &'a str)> {
+    let quote = text.chars().next().filter(|first| quotes.contains(first));
+    let Some((quote, quoted)) = quote.and_then(|quote| Some((quote, text.strip_prefix(quote)?))) else {
         let end = text.find(',').unwrap_or(text.len());
         return Some((text[..end].trim_end().to_owned(), &text[end..]));
     };
@@ -103,8 +113,12 @@ fn word(text: &str) -> Option<(String, &str)> {
     let mut characters = quoted.char_indices();
     while let Some((at, character)) = characters.next() {
         match character {
-            '"' => return Some((value, &quoted[at + 1..])),
-            '\\' => value.push(characters.next()?.1),
+            end if end == quote => return Some((value, &quoted[at + 1..])),
+            '\\' => match characters.next()?.1 {
+                // Between its own quotes an expression keeps its backslashes.
+                other if quote != '"' && other != quote => value.extend(['\\', other]),
+                other => value.push(other),
+            },
             other => value.push(other),
         }
     }
@@ -139,14 +153,19 @@ mod tests {
             (&["name==busybox"][..], true),
             (&["name==other"], false),
             (&["name!=other"], true),
+            (&["nothing!=\"\""], false),
+            (&["nothing!=x"], true),
             (&["name==other", "name"], true),
             (&["name==busybox,labels.\"a.b\""], true),
             (&["name==busybox, nothing"], false),
             (&[r#"labels."a.b"=="x, \"y\"""#], true),
+            (&["name~=^busy.*$"], true),
+            (&["name~=^box"], false),
+            (&[r#"name~=/^\w+$/, labels."a.b"~=|x, |"#], true),
         ] {
             assert_eq!(passes(filters).expect("filter"), expected, "{filters:?}");
         }
-        for bad in ["==x", "name==\"x", "name~=b.*", "name x"] {
+        for bad in ["==x", "name==\"x", "name~=(", "name~=/x", "name x"] {
             assert!(passes(&[bad]).is_err(), "{bad} should be refused");
         }
     }

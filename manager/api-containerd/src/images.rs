@@ -51,20 +51,23 @@ impl Images for Service {
     }
 
     async fn create(&self, request: Request<api::CreateImageRequest>) -> Answer<api::CreateImageResponse> {
-        let images = self.core.store.images(&namespace(&request)?);
+        let namespace = namespace(&request)?;
+        let images = self.core.store.images(&namespace);
         let image = request.into_inner().image;
-        answer(move || {
+        let made = blocking(move || {
             let image = given(image)?;
-            let record = images.create(&image.name, from_wire(image.target)?, labels(image.labels))?;
-            Ok(api::CreateImageResponse { image: Some(wire(record)) })
-        })
-        .await
+            images.create(&image.name, from_wire(image.target)?, labels(image.labels)).map(wire)
+        });
+        let image = made.await?;
+        self.announce(&namespace, "/images/create", &api::ImageCreate { name: image.name.clone(), labels: image.labels.clone() });
+        Ok(Response::new(api::CreateImageResponse { image: Some(image) }))
     }
 
     async fn update(&self, request: Request<api::UpdateImageRequest>) -> Answer<api::UpdateImageResponse> {
-        let images = self.core.store.images(&namespace(&request)?);
+        let namespace = namespace(&request)?;
+        let images = self.core.store.images(&namespace);
         let request = request.into_inner();
-        answer(move || {
+        let updated = blocking(move || {
             let image = given(request.image)?;
             let mask = request.update_mask;
             let all = mask.as_ref().is_none_or(|mask| mask.paths.is_empty());
@@ -78,16 +81,21 @@ impl Images for Service {
                     None => Ok(()),
                 }
             })?;
-            Ok(api::UpdateImageResponse { image: Some(wire(record)) })
-        })
-        .await
+            Ok(wire(record))
+        });
+        let image = updated.await?;
+        self.announce(&namespace, "/images/update", &api::ImageUpdate { name: image.name.clone(), labels: image.labels.clone() });
+        Ok(Response::new(api::UpdateImageResponse { image: Some(image) }))
     }
 
     /// Takes the name, then what nobody needs any more.
     async fn delete(&self, request: Request<api::DeleteImageRequest>) -> Answer<()> {
-        let images = self.core.store.images(&namespace(&request)?);
+        let namespace = namespace(&request)?;
+        let images = self.core.store.images(&namespace);
         let request = request.into_inner();
-        blocking(move || images.delete(&request.name)).await?;
+        let name = request.name.clone();
+        blocking(move || images.delete(&name)).await?;
+        self.announce(&namespace, "/images/delete", &api::ImageDelete { name: request.name });
         self.collect(request.sync).await.map(Response::new)
     }
 }

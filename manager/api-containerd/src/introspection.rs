@@ -2,20 +2,38 @@
 
 use std::collections::HashMap;
 
+use prost::{Message, Name};
+use prost_types::Any;
 use proto_containerd::services::introspection::v1::introspection_server::Introspection;
 use proto_containerd::services::introspection::v1::{
     Plugin, PluginInfoRequest, PluginInfoResponse, PluginsRequest, PluginsResponse, ServerResponse,
 };
-use proto_containerd::types::Platform as WirePlatform;
-use rcontainerd_types::Platform;
-use tonic::{Request, Response};
+use proto_containerd::types::{Platform as WirePlatform, RuntimeInfo, RuntimeRequest};
+use rcontainerd_types::{Platform, Result};
+use tonic::{Request, Response, Status};
 
 use crate::Service;
-use crate::convert::{Answer, status, unimplemented};
+use crate::convert::{Answer, status};
 use crate::filter::Filters;
+use crate::streaming::decode;
 
-const SERVICES: [&str; 10] =
-    ["containers", "content", "events", "images", "introspection", "leases", "namespaces", "snapshots", "tasks", "version"];
+const RUNTIMES: &str = "io.containerd.runtime.v2";
+const SERVICES: [&str; 14] = [
+    "containers",
+    "content",
+    "diff",
+    "events",
+    "images",
+    "introspection",
+    "leases",
+    "namespaces",
+    "sandboxes",
+    "snapshots",
+    "streaming",
+    "tasks",
+    "transfer",
+    "version",
+];
 
 #[tonic::async_trait]
 impl Introspection for Service {
@@ -42,12 +60,28 @@ impl Introspection for Service {
         }))
     }
 
-    async fn plugin_info(&self, _request: Request<PluginInfoRequest>) -> Answer<PluginInfoResponse> {
-        unimplemented("PluginInfo")
+    /// Of the plugin for runtimes, `options` ask about one of them (`ctr plugins inspect-runtime`).
+    async fn plugin_info(&self, request: Request<PluginInfoRequest>) -> Answer<PluginInfoResponse> {
+        let request = request.into_inner();
+        let found = self.plugins().into_iter().find(|plugin| plugin.r#type == request.r#type && plugin.id == request.id);
+        let plugin = found.ok_or_else(|| Status::not_found(format!("plugin {}.{} not found", request.r#type, request.id)))?;
+        let extra = match request.options {
+            Some(options) if plugin.r#type == RUNTIMES => Some(self.runtime_info(&options).await.map_err(status)?),
+            Some(_) => return Err(Status::invalid_argument(format!("plugin {}.{} takes no options", request.r#type, request.id))),
+            None => None,
+        };
+        Ok(Response::new(PluginInfoResponse { plugin: Some(plugin), extra }))
     }
 }
 
 impl Service {
+    async fn runtime_info(&self, options: &Any) -> Result<Any> {
+        let wanted: RuntimeRequest = decode(options)?;
+        let options = wanted.options.map(|any| any.encode_to_vec()).unwrap_or_default();
+        let value = self.core.primitive_tasks.runtime_info(&wanted.runtime_path, &options).await?;
+        Ok(Any { type_url: RuntimeInfo::full_name(), value })
+    }
+
     fn plugins(&self) -> Vec<Plugin> {
         let host = Platform::host();
         let host = WirePlatform {
@@ -67,7 +101,7 @@ impl Service {
                 ..plugin("io.containerd.snapshotter.v1", name)
             });
         }
-        plugins.push(Plugin { platforms: vec![host], ..plugin("io.containerd.runtime.v2", "task") });
+        plugins.push(Plugin { platforms: vec![host], ..plugin(RUNTIMES, "task") });
         plugins.extend(SERVICES.iter().map(|name| plugin("io.containerd.grpc.v1", name)));
         plugins
     }

@@ -1,13 +1,14 @@
 //! `ctr namespaces`
 
+use proto_containerd::events;
 use proto_containerd::services::namespaces::v1 as api;
 use proto_containerd::services::namespaces::v1::namespaces_server::Namespaces;
 use rcontainerd_core::primitives::namespaces;
 use rcontainerd_types::{Error, Result};
-use tonic::Request;
+use tonic::{Request, Response};
 
 use crate::Service;
-use crate::convert::{Answer, answer, labels, masked_labels, wire_labels};
+use crate::convert::{Answer, answer, blocking, labels, masked_labels, wire_labels};
 
 #[tonic::async_trait]
 impl Namespaces for Service {
@@ -33,17 +34,20 @@ impl Namespaces for Service {
 
     async fn create(&self, request: Request<api::CreateNamespaceRequest>) -> Answer<api::CreateNamespaceResponse> {
         let (store, namespace) = (self.core.store.clone(), request.into_inner().namespace);
-        answer(move || {
+        let made = blocking(move || {
             let namespace = given(namespace)?;
             namespaces::create(&store, &namespace.name, &labels(namespace.labels.clone()))?;
-            Ok(api::CreateNamespaceResponse { namespace: Some(namespace) })
-        })
-        .await
+            Ok(namespace)
+        });
+        let namespace = made.await?;
+        let event = events::NamespaceCreate { name: namespace.name.clone(), labels: namespace.labels.clone() };
+        self.announce(&namespace.name, "/namespaces/create", &event);
+        Ok(Response::new(api::CreateNamespaceResponse { namespace: Some(namespace) }))
     }
 
     async fn update(&self, request: Request<api::UpdateNamespaceRequest>) -> Answer<api::UpdateNamespaceResponse> {
         let (store, request) = (self.core.store.clone(), request.into_inner());
-        answer(move || {
+        let updated = blocking(move || {
             let namespace = given(request.namespace)?;
             let mut current = namespaces::list(&store)?.remove(&namespace.name).unwrap_or_default();
             let others = masked_labels(request.update_mask.as_ref(), &mut current, labels(namespace.labels))?;
@@ -51,15 +55,20 @@ impl Namespaces for Service {
                 return Err(Error::invalid(format!("cannot update {path:?} of a namespace")));
             }
             namespaces::set_labels(&store, &namespace.name, &current)?;
-            let namespace = api::Namespace { name: namespace.name, labels: wire_labels(current) };
-            Ok(api::UpdateNamespaceResponse { namespace: Some(namespace) })
-        })
-        .await
+            Ok(api::Namespace { name: namespace.name, labels: wire_labels(current) })
+        });
+        let namespace = updated.await?;
+        let event = events::NamespaceUpdate { name: namespace.name.clone(), labels: namespace.labels.clone() };
+        self.announce(&namespace.name, "/namespaces/update", &event);
+        Ok(Response::new(api::UpdateNamespaceResponse { namespace: Some(namespace) }))
     }
 
     async fn delete(&self, request: Request<api::DeleteNamespaceRequest>) -> Answer<()> {
         let (store, name) = (self.core.store.clone(), request.into_inner().name);
-        answer(move || namespaces::delete(&store, &name)).await
+        let wanted = name.clone();
+        blocking(move || namespaces::delete(&store, &wanted)).await?;
+        self.announce(&name, "/namespaces/delete", &events::NamespaceDelete { name: name.clone() });
+        Ok(Response::new(()))
     }
 }
 

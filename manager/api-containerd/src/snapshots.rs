@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::stream::{self, BoxStream};
+use proto_containerd::events;
 use proto_containerd::services::snapshots::v1 as api;
 use proto_containerd::services::snapshots::v1::snapshots_server::Snapshots;
 use proto_containerd::types::Mount as WireMount;
@@ -34,7 +35,7 @@ impl Scope {
         self.store.snapshotter(&self.namespace, name)
     }
 
-    /// Lets the request's lease hold what was made.
+    /// Lets the request's lease hold what is about to be made: no collection may come in between.
     fn hold(&self, snapshotter: &dyn Snapshotter, key: &str) -> Result<()> {
         match &self.lease {
             Some(lease) => {
@@ -78,25 +79,35 @@ impl Snapshots for Service {
     async fn prepare(&self, request: Request<api::PrepareSnapshotRequest>) -> Answer<api::PrepareSnapshotResponse> {
         let scope = Scope::of(self, &request)?;
         let request = request.into_inner();
-        answer(move || {
+        let event =
+            events::SnapshotPrepare { key: request.key.clone(), parent: request.parent.clone(), snapshotter: request.snapshotter.clone() };
+        let namespace = scope.namespace.clone();
+        let made = blocking(move || {
             let snapshotter = scope.snapshotter(&request.snapshotter)?;
-            let made = snapshotter.prepare(&request.key, parent(&request.parent), labels(request.labels))?;
             scope.hold(&*snapshotter, &request.key)?;
-            Ok(api::PrepareSnapshotResponse { mounts: mounts(made) })
-        })
-        .await
+            let made = snapshotter.prepare(&request.key, parent(&request.parent), labels(request.labels))?;
+            Ok(mounts(made))
+        });
+        let mounts = made.await?;
+        self.announce(&namespace, "/snapshot/prepare", &event);
+        Ok(Response::new(api::PrepareSnapshotResponse { mounts }))
     }
 
     async fn view(&self, request: Request<api::ViewSnapshotRequest>) -> Answer<api::ViewSnapshotResponse> {
         let scope = Scope::of(self, &request)?;
         let request = request.into_inner();
-        answer(move || {
+        let event =
+            events::SnapshotPrepare { key: request.key.clone(), parent: request.parent.clone(), snapshotter: request.snapshotter.clone() };
+        let namespace = scope.namespace.clone();
+        let made = blocking(move || {
             let snapshotter = scope.snapshotter(&request.snapshotter)?;
-            let made = snapshotter.view(&request.key, parent(&request.parent), labels(request.labels))?;
             scope.hold(&*snapshotter, &request.key)?;
-            Ok(api::ViewSnapshotResponse { mounts: mounts(made) })
-        })
-        .await
+            let made = snapshotter.view(&request.key, parent(&request.parent), labels(request.labels))?;
+            Ok(mounts(made))
+        });
+        let mounts = made.await?;
+        self.announce(&namespace, "/snapshot/prepare", &event);
+        Ok(Response::new(api::ViewSnapshotResponse { mounts }))
     }
 
     async fn mounts(&self, request: Request<api::MountsRequest>) -> Answer<api::MountsResponse> {
@@ -111,18 +122,27 @@ impl Snapshots for Service {
         if !request.parent.is_empty() {
             return unimplemented("committing onto another parent");
         }
-        answer(move || {
+        let event =
+            events::SnapshotCommit { key: request.key.clone(), name: request.name.clone(), snapshotter: request.snapshotter.clone() };
+        let namespace = scope.namespace.clone();
+        let committed = blocking(move || {
             let snapshotter = scope.snapshotter(&request.snapshotter)?;
-            snapshotter.commit(&request.name, &request.key, labels(request.labels))?;
-            scope.hold(&*snapshotter, &request.name)
-        })
-        .await
+            scope.hold(&*snapshotter, &request.name)?;
+            snapshotter.commit(&request.name, &request.key, labels(request.labels))
+        });
+        committed.await?;
+        self.announce(&namespace, "/snapshot/commit", &event);
+        Ok(Response::new(()))
     }
 
     async fn remove(&self, request: Request<api::RemoveSnapshotRequest>) -> Answer<()> {
         let scope = Scope::of(self, &request)?;
         let request = request.into_inner();
-        answer(move || scope.snapshotter(&request.snapshotter)?.remove(&request.key)).await
+        let event = events::SnapshotRemove { key: request.key.clone(), snapshotter: request.snapshotter.clone() };
+        let namespace = scope.namespace.clone();
+        blocking(move || scope.snapshotter(&request.snapshotter)?.remove(&request.key)).await?;
+        self.announce(&namespace, "/snapshot/remove", &event);
+        Ok(Response::new(()))
     }
 
     async fn stat(&self, request: Request<api::StatSnapshotRequest>) -> Answer<api::StatSnapshotResponse> {

@@ -1,9 +1,10 @@
 //! One content write: a stream of messages that stat, write and commit an ingest.
 
+use jiff::Timestamp;
 use proto_containerd::services::content::v1::{WriteAction, WriteContentRequest, WriteContentResponse};
 use rcontainerd_core::primitives::store::records::Resource;
 use rcontainerd_core::primitives::store::{Content, Expected, Ingest, Store};
-use rcontainerd_types::{Digest, Error, ErrorKind, Result};
+use rcontainerd_types::{Digest, Error, Result};
 
 use crate::convert::{digest, labels, signed, timestamp};
 
@@ -16,11 +17,13 @@ pub(crate) struct Writing {
     open: Option<(String, Ingest)>,
     total: Option<u64>,
     expected: Option<Digest>,
+    /// When the last bytes came; more exact than the file's own time.
+    updated: Option<Timestamp>,
 }
 
 impl Writing {
     pub(crate) fn new(store: Store, namespace: String, lease: Option<String>) -> Self {
-        Self { store, namespace, lease, open: None, total: None, expected: None }
+        Self { store, namespace, lease, open: None, total: None, expected: None, updated: None }
     }
 
     /// Acts on one message; the state comes back, whatever the outcome.
@@ -77,11 +80,8 @@ impl Writing {
 
     /// Another namespace may have the blob.
     fn adopt(&self, content: &Content, expected: &Digest) -> Result<bool> {
-        let adopted = content.adopt(expected, Default::default())?;
-        if adopted {
-            self.hold(expected)?;
-        }
-        Ok(adopted)
+        self.hold(expected)?;
+        content.adopt(expected, Default::default())
     }
 
     fn append(&mut self, message: &WriteContentRequest) -> Result<()> {
@@ -96,6 +96,7 @@ impl Writing {
         if offset != ingest.offset() {
             return Err(Error::invalid(format!("write to {name:?} at {offset}: it goes on at {}", ingest.offset())));
         }
+        self.updated = Some(Timestamp::now());
         ingest.append(&message.data)
     }
 
@@ -105,27 +106,42 @@ impl Writing {
         Ok(WriteContentResponse {
             action: action.into(),
             started_at: timestamp(status.started),
-            updated_at: timestamp(status.updated),
+            updated_at: timestamp(self.updated.unwrap_or(status.updated)),
             offset: signed(ingest.offset()),
             total: signed(self.total.unwrap_or(0)),
-            digest: String::new(),
+            digest: ingest.digest().to_string(),
         })
     }
 
+    /// What is not what was promised stays as it is: the client may go on with it, or abort.
     fn commit(&mut self, message: WriteContentRequest) -> Result<WriteContentResponse> {
         let told = self.tell(WriteAction::Commit)?;
+        self.verify()?;
         let Some((_, ingest)) = self.open.take() else { return Err(Error::internal("a write without ingest")) };
-        let committed = ingest.commit(self.total, self.expected.as_ref(), labels(message.labels));
-        let info = committed.map_err(|err| match err.kind() {
-            // containerd's clients look for this kind when what they sent is not what they promised.
-            ErrorKind::DataLoss => err.with_kind(ErrorKind::Conflict),
-            _ => err,
-        })?;
-        self.hold(&info.digest)?;
+        let digest = ingest.digest();
+        self.hold(&digest)?;
+        if self.content().contains(&digest)? {
+            drop(ingest.ephemeral());
+            return Err(Error::already_exists(format!("content {digest} already exists")));
+        }
+        let info = ingest.commit(self.total, self.expected.as_ref(), labels(message.labels))?;
         Ok(WriteContentResponse { digest: info.digest.to_string(), total: signed(info.size), ..told })
     }
 
-    /// Lets the request's lease hold the blob.
+    fn verify(&self) -> Result<()> {
+        let Some((name, ingest)) = &self.open else { return Err(Error::internal("a write without ingest")) };
+        if let Some(total) = self.total.filter(|&total| total != ingest.offset()) {
+            return Err(Error::conflict(format!("write to {name:?}: it has {} bytes, {total} were promised", ingest.offset())));
+        }
+        match &self.expected {
+            Some(expected) if *expected != ingest.digest() => {
+                Err(Error::conflict(format!("write to {name:?}: its digest is {}, {expected} was promised", ingest.digest())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets the request's lease hold the blob that is about to be there: no collection may come in between.
     fn hold(&self, digest: &Digest) -> Result<()> {
         match &self.lease {
             Some(lease) => self.store.leases(&self.namespace).add(lease, &Resource::Content(digest.clone())),
@@ -136,6 +152,8 @@ impl Writing {
 
 #[cfg(test)]
 mod tests {
+    use rcontainerd_types::ErrorKind;
+
     use super::*;
 
     fn message(action: WriteAction, offset: i64, data: &[u8]) -> WriteContentRequest {
@@ -171,11 +189,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_what_was_promised_is_not_kept() {
+    fn what_is_not_what_was_promised_is_refused_and_may_go_on() {
         let (_dir, store) = store();
         let commit = WriteContentRequest { expected: Digest::sha256(b"x").to_string(), ..message(WriteAction::Commit, 0, b"y") };
         let err = Writing::new(store.clone(), "x".into(), None).take(commit).1.expect_err("refused");
         assert_eq!(err.kind(), ErrorKind::Conflict);
-        assert!(store.content("x").list().expect("list").is_empty() && store.content("x").ingests().expect("ingests").is_empty());
+        let short = WriteContentRequest { total: 9, ..message(WriteAction::Commit, 1, b"") };
+        let err = Writing::new(store.clone(), "x".into(), None).take(short).1.expect_err("refused");
+        assert_eq!(err.kind(), ErrorKind::Conflict);
+        assert!(store.content("x").list().expect("list").is_empty());
+        let told = Writing::new(store.clone(), "x".into(), None).take(message(WriteAction::Stat, 0, b"")).1.expect("stat");
+        assert_eq!((told.offset, told.digest), (1, Digest::sha256(b"y").to_string()));
+        Writing::new(store.clone(), "x".into(), None).take(message(WriteAction::Commit, 1, b"")).1.expect("what it really is");
+        let again = Writing::new(store.clone(), "x".into(), None).take(message(WriteAction::Commit, 0, b"y")).1;
+        assert_eq!(again.expect_err("it is here").kind(), ErrorKind::AlreadyExists);
+        assert!(store.content("x").ingests().expect("ingests").is_empty());
+    }
+
+    #[test]
+    fn a_write_can_be_thrown_away_while_it_is_open() {
+        let (_dir, store) = store();
+        let (open, answer) = Writing::new(store.clone(), "x".into(), None).take(message(WriteAction::Write, 0, b"y"));
+        answer.expect("write");
+        store.content("x").discard("ref").expect("discard");
+        assert_eq!(store.content("x").discard("ref").expect_err("gone").kind(), ErrorKind::NotFound);
+        assert!(open.take(message(WriteAction::Commit, 1, b"")).1.is_err());
+        Writing::new(store, "x".into(), None).take(message(WriteAction::Commit, 0, b"z")).1.expect("anew");
     }
 }

@@ -8,13 +8,15 @@
 //!                                          └ versions  what older API versions see
 //! ```
 //!
-//! [`router`] is all a server needs; it must serve HTTP/1.1 with upgrades enabled (`axum::serve` does).
+//! [`router`] over a [`DockerListener`] is all a server needs; it must serve HTTP/1.1 with upgrades enabled (`axum::serve` does).
 
 mod convert;
 mod handlers;
+mod listener;
 mod server;
 mod session;
 mod versions;
 mod wire;
 
+pub use listener::{DockerListener, HijackIo};
 pub use server::router;

@@ -4,11 +4,12 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use rcontainerd_core::Core;
 use tower::ServiceExt;
 
 use crate::handlers;
+use crate::wire::drain;
 use crate::wire::error::ApiError;
 use crate::wire::version::{ApiVersion, split_path};
 
@@ -19,12 +20,38 @@ pub fn router(core: Core) -> Router {
 
 fn serving<S: Clone + Send + Sync + 'static>(pages: Router<S>, state: S) -> Router {
     let pages = pages.fallback(page_not_found).method_not_allowed_fallback(page_not_found).with_state(state);
-    Router::new().fallback(move |request: Request| dispatch(pages.clone(), request))
+    Router::new().fallback(move |request: Request| heard(pages.clone(), request))
+}
+
+/// A client that still sends when it is answered gets to see the answer; then the connection is closed.
+async fn heard(pages: Router, request: Request) -> Response {
+    let asks = request.headers().contains_key(http::header::EXPECT);
+    let (head, body) = request.into_parts();
+    let (body, answered) = drain::watch(body, asks);
+    let mut response = dispatch(pages, Request::from_parts(head, body)).await;
+    if answered.answered() {
+        response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Pages that answer HEAD; on all others it is a method that there is not, as in dockerd.
+fn has_head(path: &str) -> bool {
+    path == "/_ping" || (path.starts_with("/containers/") && path.ends_with("/archive"))
 }
 
 /// Finds the version, hands the request on without it, marks the answer.
 async fn dispatch(pages: Router, mut request: Request) -> Response {
     let (named, path) = split_path(request.uri().path());
+    let plain = match *request.method() {
+        Method::HEAD if !has_head(path) => Some(page_not_found().await.into_response()),
+        Method::OPTIONS => Some(StatusCode::OK.into_response()),
+        _ => None,
+    };
+    if let Some(mut response) = plain {
+        mark(response.headers_mut());
+        return response;
+    }
     let version = named.unwrap_or(ApiVersion::MAX);
     let mut response = match version.check().and_then(|_| without_version(request.uri(), path)) {
         Err(error) => error.into_response(),
@@ -67,12 +94,16 @@ async fn page_not_found() -> ApiError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use axum::body::Body;
     use axum::routing::get;
-    use http::Method;
     use http_body_util::BodyExt;
+
+    /// Pages of a test's own, served as the API's are.
+    pub(crate) fn serve(pages: Router) -> Router {
+        serving(pages, ())
+    }
 
     async fn ask(method: Method, path: &str) -> (StatusCode, HeaderMap, String) {
         let pages = Router::new().route("/_ping", get(handlers::ping)).route("/echo", get(async |version: ApiVersion| version.to_string()));
@@ -105,6 +136,14 @@ mod tests {
         assert_eq!(status, StatusCode::BAD_REQUEST);
         assert_eq!(body, r#"{"message":"client version 1.99 is too new. Maximum supported API version is 1.51"}"#);
         assert_eq!(headers["api-version"], "1.51");
+    }
+
+    #[tokio::test]
+    async fn only_ping_and_archive_have_heads_and_options_are_welcome_everywhere() {
+        let (status, headers, _) = ask(Method::HEAD, "/v1.41/echo").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert_eq!(headers["ostype"], "linux");
+        assert_eq!(ask(Method::OPTIONS, "/v1.41/nope").await.0, StatusCode::OK);
     }
 
     #[tokio::test]

@@ -6,7 +6,8 @@
 //!        ── stdin (half-close = EOF) ────▶  ─▶ detach keys? ─▶ process
 //!        ◀─ frames, or a terminal's bytes ─ ◀─ until the process has ended
 //! ```
-//! A client that does not ask for an upgrade gets the output as an ordinary 200 body; its request's body is the input.
+//! A client that does not ask for an upgrade gets the same with `200 OK` by [`crate::DockerListener`]; behind any other listener it gets the
+//! output as an ordinary 200 body, and its request's body is the input.
 
 use std::pin::Pin;
 
@@ -95,7 +96,7 @@ impl Session {
     }
 
     /// Until the process has ended, the client has detached, or it is gone.
-    async fn pump(self, reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
+    pub(crate) async fn pump(self, reader: impl AsyncRead + Unpin, mut writer: impl AsyncWrite + Unpin) {
         let Self { io, framing, detach, .. } = self;
         let settled = Instant::now() + SETTLE;
         let io = io.await;
@@ -343,6 +344,26 @@ mod tests {
         client.read_to_end(&mut answer).await.expect("ends");
         let text = String::from_utf8_lossy(&answer);
         assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\x01\0\0\0\0\0\0\x05hello"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn behind_the_listener_a_client_without_upgrade_has_the_bare_connection() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let page = |request: Request| async {
+            let piece = piece(OutputKind::Stdout, b"hello");
+            session(vec![piece], Framing::Multiplexed).serve(Transport::of(request)).await
+        };
+        let path = dir.path().join("s");
+        let listener = crate::DockerListener::new(tokio::net::UnixListener::bind(&path).expect("bound"));
+        let pages = axum::Router::new().route("/containers/{id}/attach", axum::routing::post(page));
+        tokio::spawn(axum::serve(listener, pages).into_future());
+        let mut client = tokio::net::UnixStream::connect(&path).await.expect("connected");
+        client.write_all(b"POST /containers/x/attach HTTP/1.1\r\nHost: d\r\n\r\n").await.expect("sent");
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.expect("ends");
+        let text = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(text.starts_with("http/1.1 200 ok\r\n") && !text.contains("transfer-encoding") && !text.contains("upgrade"), "{text}");
+        assert!(answer.ends_with(b"\r\n\r\n\x01\0\0\0\0\0\0\x05hello"), "{text}");
     }
 
     /// The head must be all that a client reads first: see [`SETTLE`].

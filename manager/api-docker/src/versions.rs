@@ -2,7 +2,7 @@
 //! the content type of streams.
 
 use proto_docker::container::{ContainerSummary, CreateRequest};
-use proto_docker::exec::{ExecCreateRequest, ExecStartRequest};
+use proto_docker::exec::{ExecCreateRequest, ExecInspect, ExecStartRequest};
 use proto_docker::image::{ImageInspect, ImageSummary};
 use proto_docker::inspect::ContainerInspect;
 use proto_docker::network::{EndpointSettings, Network};
@@ -77,6 +77,13 @@ pub(crate) fn exec_create(version: ApiVersion, body: &mut ExecCreateRequest) {
 pub(crate) fn exec_start(version: ApiVersion, body: &mut ExecStartRequest) {
     if version < V1_42 {
         body.console_size = None;
+    }
+}
+
+/// Before 1.44 an exec that could not be started ended with 126 whatever the reason; since then a missing program is 127.
+pub(crate) fn failed_exec(version: ApiVersion, body: &mut ExecInspect) {
+    if version < V1_44 {
+        body.exit_code = Some(126);
     }
 }
 
@@ -205,6 +212,16 @@ mod tests {
         assert_eq!((oldest.init, v39.init), (None, Some(true)));
         assert_eq!((v39.cgroupns_mode.as_str(), v41.cgroupns_mode.as_str()), ("", "private"));
         assert_eq!((v41.console_size, newest.console_size), ([0, 0], [24, 80]));
+    }
+
+    #[test]
+    fn a_missing_program_is_told_by_the_code_of_the_version() {
+        let code = |minor| {
+            let mut body = ExecInspect { exit_code: Some(127), ..ExecInspect::default() };
+            failed_exec(ApiVersion::v1(minor), &mut body);
+            body.exit_code
+        };
+        assert_eq!((code(41), code(51)), (Some(126), Some(127)));
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use proto_docker::config::Config as ConfigDto;
 use proto_docker::container::{self as dto, SummaryHostConfig, SummaryNetworkSettings};
 use proto_docker::host_config::{HostConfig as HostConfigDto, PortBinding, PortMap};
-use proto_docker::inspect::{ContainerInspect, ContainerState, GraphDriver, NetworkSettings};
+use proto_docker::inspect::{ContainerInspect, ContainerState, GraphDriver, Health, HealthcheckResult, NetworkSettings};
 use proto_docker::network::EndpointSettings;
-use rcontainerd_core::containers::{Container, ContainerDetails, ContainerSummary, Endpoint, MountPoint, PublishedPort, State, Status};
+use rcontainerd_core::containers::{
+    Container, ContainerDetails, ContainerSummary, Endpoint, Health as CoreHealth, MountPoint, Probe, PublishedPort, State, Status,
+};
 
 use super::create::{config_dto, endpoint_dto};
 use super::host_config;
@@ -18,7 +20,7 @@ pub(crate) fn summary(summary: &ContainerSummary) -> dto::ContainerSummary {
     let container = &summary.container;
     dto::ContainerSummary {
         id: container.id.clone(),
-        names: vec![format!("/{}", container.name)],
+        names: std::iter::once(&container.name).chain(&summary.link_names).map(|name| format!("/{name}")).collect(),
         image: summary.image.clone(),
         image_id: container.image_id.clone(),
         command: command_line(container),
@@ -33,7 +35,7 @@ pub(crate) fn summary(summary: &ContainerSummary) -> dto::ContainerSummary {
             network_mode: container.host_config.network_mode.clone(),
             annotations: container.host_config.annotations.clone(),
         },
-        network_settings: SummaryNetworkSettings { networks: networks(container) },
+        network_settings: SummaryNetworkSettings { networks: networks(container, &summary.networks) },
         mounts: container.mounts.iter().map(mount).collect(),
     }
 }
@@ -81,14 +83,14 @@ pub(crate) fn inspect(details: &ContainerDetails) -> ContainerInspect {
         log_path: details.log_path.clone(),
         name: format!("/{}", container.name),
         restart_count: container.state.restart_count.into(),
-        driver: container.snapshotter.clone(),
+        driver: details.storage_driver.clone(),
         platform: container.platform.split('/').next().unwrap_or_default().to_owned(),
         mount_label: String::new(),
         process_label: String::new(),
         app_armor_profile: String::new(),
         exec_ids: (!details.exec_ids.is_empty()).then(|| details.exec_ids.clone()),
         host_config: host_config(container),
-        graph_driver: GraphDriver { data: Some(details.graph_driver.clone()), name: container.snapshotter.clone() },
+        graph_driver: GraphDriver { data: Some(details.graph_driver.clone()), name: details.storage_driver.clone() },
         size_rw: details.size_rw.map(signed),
         size_root_fs: details.size_root_fs.map(signed),
         mounts: container.mounts.iter().map(mount).collect(),
@@ -118,13 +120,27 @@ fn state(state: &State) -> ContainerState {
         error: state.error.clone(),
         started_at: rfc3339_or_never(state.started_at),
         finished_at: rfc3339_or_never(state.finished_at),
-        health: None,
+        health: state.health.as_ref().map(health),
+    }
+}
+
+fn health(health: &CoreHealth) -> Health {
+    let result = |probe: &Probe| HealthcheckResult {
+        start: rfc3339(probe.start),
+        end: rfc3339(probe.end),
+        exit_code: probe.exit_code,
+        output: probe.output.clone(),
+    };
+    Health {
+        status: health.status.as_str().to_owned(),
+        failing_streak: health.failing_streak.into(),
+        log: health.log.iter().map(result).collect(),
     }
 }
 
 fn network_settings(details: &ContainerDetails) -> NetworkSettings {
     let container = &details.container;
-    let networks = networks(container);
+    let networks = networks(container, &details.networks);
     let main = networks.get("bridge").cloned().unwrap_or_default();
     NetworkSettings {
         sandbox_id: if details.sandbox_key.is_empty() { String::new() } else { container.id.clone() },
@@ -156,20 +172,17 @@ fn port_map(ports: &[PublishedPort]) -> PortMap {
     map
 }
 
-/// The networks a container is on, or will be once it runs.
-fn networks(container: &Container) -> BTreeMap<String, EndpointSettings> {
+/// The networks a container is on, or will be once it runs; `ids` by their names.
+fn networks(container: &Container, ids: &BTreeMap<String, String>) -> BTreeMap<String, EndpointSettings> {
     let asked = container.endpoints.iter().map(|(name, request)| (name.clone(), endpoint_dto(request)));
     let mut networks: BTreeMap<String, EndpointSettings> = asked.collect();
     for (name, endpoint) in &container.state.networks {
         let entry = networks.entry(name.clone()).or_default();
         fill(entry, endpoint);
     }
-    if networks.is_empty() {
-        match container.host_config.network_mode.as_str() {
-            "" | "default" => networks.insert("bridge".to_owned(), EndpointSettings::default()),
-            mode if mode.starts_with("container:") => None,
-            mode => networks.insert(mode.to_owned(), EndpointSettings::default()),
-        };
+    // Also one that does not run tells which networks it is on: docker compose makes it anew otherwise.
+    for (name, id) in ids {
+        networks.entry(name.clone()).or_default().network_id.clone_from(id);
     }
     networks
 }

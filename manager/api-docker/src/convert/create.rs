@@ -16,12 +16,16 @@ use crate::wire::error::ApiError;
 /// # Errors
 /// 400 for the options of a mount that core has no word for (`image`, `cluster`).
 pub(crate) fn command(name: Option<String>, platform: Option<String>, body: CreateRequest) -> Result<CreateContainer, ApiError> {
+    let mut host_config = host_config::to_core(body.host_config.unwrap_or_default())?;
+    if host_config.runtime.is_empty() {
+        host_config.runtime = body.runtime.unwrap_or_default();
+    }
     let endpoints = body.networking_config.and_then(|networking| networking.endpoints_config).unwrap_or_default();
     Ok(CreateContainer {
         name,
         platform,
         config: config(body.config),
-        host_config: host_config::to_core(body.host_config.unwrap_or_default())?,
+        host_config,
         endpoints: endpoints.into_iter().map(|(network, settings)| (network, endpoint(settings.unwrap_or_default()))).collect(),
     })
 }
@@ -193,6 +197,14 @@ mod tests {
         assert_eq!(command.endpoints.keys().collect::<Vec<_>>(), ["one", "two"]);
         let printed = serde_json::to_value(endpoint_dto(&command.endpoints["one"])).expect("JSON");
         assert!(asked.as_object().expect("a map").iter().all(|(key, value)| printed.get(key) == Some(value)), "{printed}");
+    }
+
+    #[test]
+    fn a_runtime_beside_the_host_configuration_counts() {
+        let runtime =
+            |body: Value| command(None, None, serde_json::from_value(body).expect("a body")).expect("translated").host_config.runtime;
+        assert_eq!(runtime(json!({"Image": "i", "Runtime": "runc"})), "runc");
+        assert_eq!(runtime(json!({"Image": "i", "Runtime": "runc", "HostConfig": {"Runtime": "crun"}})), "crun");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `HostConfig` both ways.
 
 use proto_docker::config::StrSlice;
+use proto_docker::container::UpdateRequest;
 use proto_docker::host_config as dto;
 use rcontainerd_core::containers as core;
 
@@ -109,6 +110,46 @@ fn resources_to_core(host: &dto::HostConfig) -> core::Resources {
         io_maximum_iops: host.io_maximum_iops,
         io_maximum_bandwidth: host.io_maximum_bandwidth,
     }
+}
+
+/// `POST /containers/{id}/update`: the host's fields that it has, and the policy if one is named.
+pub(crate) fn update_to_core(id: String, body: UpdateRequest) -> core::UpdateContainer {
+    let host = dto::HostConfig {
+        cpu_shares: body.cpu_shares,
+        memory: body.memory,
+        nano_cpus: body.nano_cpus,
+        cgroup_parent: body.cgroup_parent,
+        blkio_weight: body.blkio_weight,
+        blkio_weight_device: body.blkio_weight_device,
+        blkio_device_read_bps: body.blkio_device_read_bps,
+        blkio_device_write_bps: body.blkio_device_write_bps,
+        blkio_device_read_iops: body.blkio_device_read_iops,
+        blkio_device_write_iops: body.blkio_device_write_iops,
+        cpu_period: body.cpu_period,
+        cpu_quota: body.cpu_quota,
+        cpu_realtime_period: body.cpu_realtime_period,
+        cpu_realtime_runtime: body.cpu_realtime_runtime,
+        cpuset_cpus: body.cpuset_cpus,
+        cpuset_mems: body.cpuset_mems,
+        devices: body.devices,
+        device_cgroup_rules: body.device_cgroup_rules,
+        device_requests: body.device_requests,
+        kernel_memory: body.kernel_memory,
+        kernel_memory_tcp: body.kernel_memory_tcp,
+        memory_reservation: body.memory_reservation,
+        memory_swap: body.memory_swap,
+        memory_swappiness: body.memory_swappiness,
+        oom_kill_disable: body.oom_kill_disable,
+        pids_limit: body.pids_limit,
+        ulimits: body.ulimits,
+        cpu_count: body.cpu_count,
+        cpu_percent: body.cpu_percent,
+        io_maximum_iops: body.io_maximum_iops,
+        io_maximum_bandwidth: body.io_maximum_bandwidth,
+        ..dto::HostConfig::default()
+    };
+    let restart_policy = (!body.restart_policy.name.is_empty()).then(|| restart_policy_to_core(body.restart_policy));
+    core::UpdateContainer { id, resources: resources_to_core(&host), restart_policy }
 }
 
 fn list<A, B>(items: Option<&Vec<A>>, convert: impl Fn(&A) -> B) -> Vec<B> {

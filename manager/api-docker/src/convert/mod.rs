@@ -3,6 +3,7 @@
 pub(crate) mod container;
 pub(crate) mod create;
 pub(crate) mod event;
+pub(crate) mod files;
 pub(crate) mod host_config;
 pub(crate) mod image;
 pub(crate) mod network;

@@ -7,7 +7,7 @@ use axum::routing::{delete, get, post};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use proto_docker::config::Config;
-use proto_docker::container::{CreateRequest, CreateResponse, PruneResponse, TopResponse};
+use proto_docker::container::{CreateRequest, CreateResponse, PruneResponse, TopResponse, UpdateRequest, UpdateResponse};
 use rcontainerd_core::Core;
 use rcontainerd_core::containers::{
     InspectContainer, KillContainer, ListContainers, RemoveContainer, RenameContainer, RestartContainer, StartContainer, StopContainer,
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Core> {
         .route("/containers/json", get(list))
         .route("/containers/prune", post(prune))
         .route("/containers/{id}", delete(remove))
+        .route("/containers/{id}/{alias}", delete(remove_link))
         .route("/containers/{id}/json", get(inspect))
         .route("/containers/{id}/start", post(start))
         .route("/containers/{id}/stop", post(stop))
@@ -59,7 +60,7 @@ async fn list(State(core): State<Core>, version: ApiVersion, query: Query) -> Ap
         versions::container_summary(version, &mut body);
         body
     });
-    Ok(json::ok(bodies.collect::<Vec<_>>()))
+    Ok(json::list(bodies))
 }
 
 async fn inspect(State(core): State<Core>, version: ApiVersion, Path(id): Path<String>, query: Query) -> ApiResult {
@@ -128,9 +129,20 @@ async fn rename(State(core): State<Core>, Path(id): Path<String>, query: Query) 
 
 async fn remove(State(core): State<Core>, Path(id): Path<String>, query: Query) -> ApiResult {
     if query.flag("link") {
-        return Err(ApiError::unsupported("removing links between containers", ""));
+        core.containers.remove_link(&id).await?;
+        return Ok(no_content());
     }
     core.containers.remove(RemoveContainer { id, force: query.flag("force"), volumes: query.flag("v") }).await?;
+    Ok(no_content())
+}
+
+/// `container/alias`, with `link=1`.
+async fn remove_link(State(core): State<Core>, Path((id, alias)): Path<(String, String)>, query: Query) -> ApiResult {
+    let name = format!("{id}/{alias}");
+    if !query.flag("link") {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, format!("No such container: {name}")));
+    }
+    core.containers.remove_link(&name).await?;
     Ok(no_content())
 }
 
@@ -139,13 +151,15 @@ async fn top(State(core): State<Core>, Path(id): Path<String>, query: Query) -> 
     Ok(json::ok(TopResponse { titles: table.titles, processes: table.processes }))
 }
 
-async fn update() -> ApiError {
-    ApiError::unsupported("changing the limits of a container", "make a new one with the limits wanted")
+async fn update(State(core): State<Core>, Path(id): Path<String>, JsonBody(body): JsonBody<UpdateRequest>) -> ApiResult {
+    let warnings = core.containers.update(convert::host_config::update_to_core(id, body)).await?;
+    Ok(json::ok(UpdateResponse { warnings: Some(warnings).filter(|warnings| !warnings.is_empty()) }))
 }
 
 async fn prune(State(core): State<Core>, query: Query) -> ApiResult {
     let report = core.containers.prune(filters::parse(&query)?).await?;
-    Ok(json::ok(PruneResponse { containers_deleted: Some(report.deleted), space_reclaimed: report.space_reclaimed }))
+    let deleted = Some(report.deleted).filter(|deleted| !deleted.is_empty());
+    Ok(json::ok(PruneResponse { containers_deleted: deleted, space_reclaimed: report.space_reclaimed }))
 }
 
 fn no_content() -> axum::response::Response {

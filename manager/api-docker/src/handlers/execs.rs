@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
+use base64::Engine;
 use http::StatusCode;
 use proto_docker::container::IdResponse;
 use proto_docker::exec::{ExecCreateRequest, ExecInspect, ExecProcessConfig, ExecStartRequest};
@@ -93,8 +94,22 @@ async fn resize(State(core): State<Core>, Path(id): Path<String>, query: Query) 
     Ok(StatusCode::OK.into_response())
 }
 
-async fn inspect(State(core): State<Core>, Path(id): Path<String>) -> ApiResult {
-    Ok(json::ok(body(&core.execs.inspect(&id).await?)))
+async fn inspect(State(core): State<Core>, version: ApiVersion, Path(id): Path<String>) -> ApiResult {
+    let exec = core.execs.inspect(&id).await?;
+    let mut body = body(&exec);
+    if exec.start_failed {
+        versions::failed_exec(version, &mut body);
+    }
+    Ok(json::ok(body))
+}
+
+/// The bytes of the key sequence, in base64: dockerd's clients read them so.
+fn detach_keys(text: &str) -> String {
+    if text.is_empty() {
+        return String::new();
+    }
+    let keys = DetachScanner::parse(text).map(|scanner| scanner.keys().to_vec()).unwrap_or_default();
+    base64::engine::general_purpose::STANDARD.encode(keys)
 }
 
 fn body(exec: &Exec) -> ExecInspect {
@@ -116,7 +131,7 @@ fn body(exec: &Exec) -> ExecInspect {
         open_stdout: request.attach_stdout,
         can_remove: false,
         container_id: exec.container_id.clone(),
-        detach_keys: request.detach_keys.clone(),
+        detach_keys: detach_keys(&request.detach_keys),
         pid: exec.pid.into(),
     }
 }

@@ -2,12 +2,14 @@
 
 mod containers;
 mod execs;
+mod files;
 mod images;
 mod networks;
 mod streams;
 mod system;
 mod unsupported;
 mod volumes;
+mod websocket;
 
 #[cfg(test)]
 pub(crate) use system::ping;
@@ -27,6 +29,7 @@ pub(crate) fn routes() -> Router<Core> {
         .merge(containers::routes())
         .merge(streams::routes())
         .merge(execs::routes())
+        .merge(files::routes())
         .merge(images::routes())
         .merge(volumes::routes())
         .merge(networks::routes())

@@ -23,7 +23,7 @@ use crate::session::{Session, Transport};
 use crate::versions;
 use crate::wire::detach::DetachScanner;
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::query::Query;
+use crate::wire::query::{Query, escape};
 use crate::wire::raw_stream::{Framing, Source};
 use crate::wire::time;
 use crate::wire::version::ApiVersion;
@@ -31,6 +31,7 @@ use crate::wire::version::ApiVersion;
 pub(super) fn routes() -> Router<Core> {
     Router::new()
         .route("/containers/{id}/attach", post(attach))
+        .route("/containers/{id}/attach/ws", get(super::websocket::attach))
         .route("/containers/{id}/logs", get(logs))
         .route("/containers/{id}/stats", get(stats))
         .route("/containers/{id}/wait", post(wait))
@@ -98,7 +99,7 @@ fn source(kind: OutputKind) -> Source {
 #[derive(Clone, Copy)]
 struct LogLine {
     timestamps: bool,
-    /// Extra attributes; there never are any, but the blank that ends them is printed.
+    /// The attributes, and the blank that ends them, which is printed without any, too.
     details: bool,
 }
 
@@ -113,6 +114,8 @@ impl LogLine {
             line.push(b' ');
         }
         if self.details {
+            let attributes = entry.attributes.iter().map(|(name, value)| format!("{}={}", escape(name), escape(value)));
+            line.extend_from_slice(attributes.collect::<Vec<_>>().join(",").as_bytes());
             line.push(b' ');
         }
         line.extend_from_slice(&entry.data);
@@ -240,9 +243,11 @@ mod tests {
     #[test]
     fn log_lines_are_stamped_with_nine_digits() {
         let time = "2026-11-21T04:11:17.5Z".parse().expect("a time");
-        let entry = LogEntry { kind: OutputKind::Stdout, time, data: Bytes::from_static(b"hi\n") };
+        let attributes = [("b", "1 & 2"), ("a", "x")].map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let entry = LogEntry { kind: OutputKind::Stdout, time, attributes, data: Bytes::from_static(b"hi\n") };
         let stamped = LogLine { timestamps: true, details: false }.print(entry.clone());
         assert_eq!(&stamped[..], b"2026-11-21T04:11:17.500000000Z hi\n");
+        assert_eq!(&LogLine { timestamps: false, details: true }.print(entry.clone())[..], b"a=x,b=1+%26+2 hi\n");
         assert_eq!(&LogLine { timestamps: false, details: false }.print(entry)[..], b"hi\n");
     }
 

@@ -1,8 +1,9 @@
 //! What clients may ask for and this engine does not offer (yet): each a clear answer instead of a missing page.
 
 use axum::Router;
-use axum::routing::{any, get, post, put};
+use axum::routing::{any, get, post};
 use http::StatusCode;
+use proto_docker::image::BuildPruneResponse;
 use rcontainerd_core::Core;
 
 use crate::wire::error::ApiError;
@@ -15,15 +16,9 @@ pub(super) fn routes() -> Router<Core> {
     let router = Router::new()
         .route("/build", post(|| refuse("building images")))
         .route("/build/cancel", post(|| refuse("building images")))
-        .route("/build/prune", post(|| refuse("building images")))
+        .route("/build/prune", post(async || json::ok(BuildPruneResponse::default())))
         .route("/session", post(|| refuse("building images")))
         .route("/grpc", post(|| refuse("building images")))
-        .route("/commit", post(|| refuse("making images from containers (commit)")))
-        .route("/distribution/{*name}", get(|| refuse("looking at images in a registry without pulling them")))
-        .route("/containers/{id}/export", get(|| refuse("exporting a container's files")))
-        .route("/containers/{id}/changes", get(|| refuse("listing a container's changed files")))
-        .route("/containers/{id}/archive", put(|| refuse(COPY)).get(|| refuse(COPY)).head(|| refuse(COPY)))
-        .route("/containers/{id}/attach/ws", get(|| refuse("attaching over a websocket")))
         .route("/containers/{id}/checkpoints", any(|| refuse("checkpoints")))
         .route("/containers/{id}/checkpoints/{checkpoint}", any(|| refuse("checkpoints")))
         .route("/plugins", get(async || json::ok(Vec::<String>::new())))
@@ -32,8 +27,6 @@ pub(super) fn routes() -> Router<Core> {
         router.route(&format!("/{family}"), any(no_swarm)).route(&format!("/{family}/{{*rest}}"), any(no_swarm))
     })
 }
-
-const COPY: &str = "copying files from and to containers (cp)";
 
 async fn refuse(what: &'static str) -> ApiError {
     ApiError::unsupported(what, "")

@@ -37,6 +37,10 @@ impl DetachScanner {
         }
     }
 
+    pub(crate) fn keys(&self) -> &[u8] {
+        &self.keys
+    }
+
     pub(crate) fn scan(&mut self, input: &[u8]) -> Scanned {
         let mut forward = Vec::with_capacity(input.len() + self.matched);
         for &byte in input {

@@ -5,8 +5,8 @@ use axum::extract::{FromRequest, Request};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 
 use super::error::ApiError;
 
@@ -81,15 +81,19 @@ pub(crate) struct Json<T>(pub(crate) StatusCode, pub(crate) T);
 
 impl<T: Serialize> IntoResponse for Json<T> {
     fn into_response(self) -> Response {
-        match serde_json::to_vec(&self.1) {
-            Ok(mut bytes) => {
-                bytes.push(b'\n');
-                let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                (self.0, [kind], bytes).into_response()
-            }
-            Err(error) => {
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("answer cannot be written as JSON: {error}")).into_response()
-            }
+        answer(self.0, serde_json::to_vec(&self.1))
+    }
+}
+
+fn answer(status: StatusCode, written: serde_json::Result<Vec<u8>>) -> Response {
+    match written {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            (status, [kind], bytes).into_response()
+        }
+        Err(error) => {
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("answer cannot be written as JSON: {error}")).into_response()
         }
     }
 }
@@ -97,6 +101,13 @@ impl<T: Serialize> IntoResponse for Json<T> {
 /// 200 with a JSON body.
 pub(crate) fn ok<T: Serialize>(value: T) -> Response {
     Json(StatusCode::OK, value).into_response()
+}
+
+/// 200 with a list, each of whose elements is made, written and dropped in its turn: of ten thousand there is never more than one.
+pub(crate) fn list<T: Serialize>(elements: impl IntoIterator<Item = T>) -> Response {
+    let mut bytes = Vec::new();
+    let written = serde_json::Serializer::new(&mut bytes).collect_seq(elements);
+    answer(StatusCode::OK, written.map(|()| bytes))
 }
 
 #[cfg(test)]
@@ -122,6 +133,31 @@ mod tests {
         let plain = body("{}", Some("text/plain")).await.expect_err("text");
         assert_eq!(plain, "unsupported Content-Type header (text/plain): must be 'application/json'");
         assert!(body(r#"{"Detach":true,"Unknown":1}"#, Some("application/json; charset=utf-8")).await.expect("good").detach);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_written_one_by_one() {
+        struct Counted<'a>(&'a std::cell::Cell<usize>);
+        impl Serialize for Counted<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_u64(self.0.get() as u64)
+            }
+        }
+        impl Drop for Counted<'_> {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() - 1);
+            }
+        }
+        let alive = std::cell::Cell::new(0);
+        let elements = (0..3).map(|_| {
+            alive.set(alive.get() + 1);
+            Counted(&alive)
+        });
+        let response = list(elements);
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(&body[..], b"[1,1,1]\n", "never more than one is there");
+        let none = list(Vec::<u8>::new()).into_body().collect().await.expect("a body").to_bytes();
+        assert_eq!(&none[..], b"[]\n");
     }
 
     #[tokio::test]

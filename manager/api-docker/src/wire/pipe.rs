@@ -5,8 +5,13 @@ use std::io::{self, Read, Write};
 
 use axum::body::Body;
 use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt, stream};
 use http_body_util::BodyExt;
+use rcontainerd_types::Error;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendTimeoutError;
+use tokio::time::Duration;
 
 /// Chunks under way; a chunk is at most what one read from the socket gave, or [`CHUNK`].
 const QUEUE: usize = 16;
@@ -47,10 +52,40 @@ impl Read for BodyReader {
     }
 }
 
-/// What is written comes out as chunks; a receiver that is gone is a broken pipe.
+/// A client that takes nothing for so long is dropped: what writes may hold something that others wait for.
+const STALL: Duration = Duration::from_secs(120);
+
+/// What is written comes out as chunks; a receiver that is gone is a broken pipe. Must be called within a tokio runtime.
 pub(crate) fn writer() -> (BodyWriter, mpsc::Receiver<Bytes>) {
     let (chunks, receiver) = mpsc::channel(QUEUE);
-    (BodyWriter { chunks, pending: Vec::with_capacity(CHUNK) }, receiver)
+    (BodyWriter { chunks, pending: Vec::with_capacity(CHUNK), runtime: Handle::current(), stall: STALL }, receiver)
+}
+
+/// What comes out of a [`writer`] as a body; the task's failure cuts it short, so that a client does not take it for whole.
+pub(crate) fn body(chunks: mpsc::Receiver<Bytes>, task: Outcome) -> Body {
+    Body::from_stream(rest(chunks, task))
+}
+
+/// As [`body`], with a chunk that was taken already.
+pub(crate) fn body_after(first: Bytes, chunks: mpsc::Receiver<Bytes>, task: Outcome) -> Body {
+    let head = stream::once(std::future::ready(Ok(first)));
+    Body::from_stream(head.chain(rest(chunks, task)))
+}
+
+/// The task that writes.
+pub(crate) type Outcome = tokio::task::JoinHandle<Result<(), Error>>;
+
+fn rest(chunks: mpsc::Receiver<Bytes>, task: Outcome) -> impl Stream<Item = Result<Bytes, Error>> {
+    stream::unfold((chunks, Some(task)), |(mut chunks, task)| async move {
+        if let Some(chunk) = chunks.recv().await {
+            return Some((Ok(chunk), (chunks, task)));
+        }
+        match task?.await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some((Err(error), (chunks, None))),
+            Err(error) => Some((Err(Error::internal(format!("write the archive: {error}"))), (chunks, None))),
+        }
+    })
 }
 
 /// See [`writer`]. Dropping it sends what is pending.
@@ -58,6 +93,8 @@ pub(crate) fn writer() -> (BodyWriter, mpsc::Receiver<Bytes>) {
 pub(crate) struct BodyWriter {
     chunks: mpsc::Sender<Bytes>,
     pending: Vec<u8>,
+    runtime: Handle,
+    stall: Duration,
 }
 
 impl BodyWriter {
@@ -66,7 +103,10 @@ impl BodyWriter {
             return Ok(());
         }
         let chunk = std::mem::replace(&mut self.pending, Vec::with_capacity(CHUNK));
-        self.chunks.blocking_send(chunk.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+        self.runtime.block_on(self.chunks.send_timeout(chunk.into(), self.stall)).map_err(|error| match error {
+            SendTimeoutError::Timeout(_) => io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing"),
+            SendTimeoutError::Closed(_) => io::ErrorKind::BrokenPipe.into(),
+        })
     }
 }
 
@@ -130,6 +170,14 @@ mod tests {
         }
         task.await.expect("no panic").expect("written");
         assert!(seen == expected);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_stops_the_writer() {
+        let (mut writer, _chunks) = writer();
+        writer.stall = Duration::from_millis(10);
+        let task = tokio::task::spawn_blocking(move || writer.write_all(&vec![0; CHUNK * (QUEUE + 1)]));
+        assert_eq!(task.await.expect("no panic").expect_err("stuck").kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -1,11 +1,10 @@
-//! The stream of JSON objects that pull and load answer with, one per line.
+//! The stream of JSON objects that pull, push and load answer with, one per line.
 
 use bytes::Bytes;
 use proto_docker::progress::{ErrorDetail, JsonMessage, ProgressDetail};
-use rcontainerd_core::images::{LayerStep, PullEvent};
+use rcontainerd_core::images::{LayerStep, PullEvent, PushEvent, PushStep};
 use rcontainerd_types::Error;
-
-use super::units::human_size;
+use rcontainerd_types::units::human_size;
 
 /// One object as dockerd writes it, with CR LF.
 pub(crate) fn line(message: &JsonMessage) -> Bytes {
@@ -29,6 +28,28 @@ pub(crate) fn pull_message(event: &PullEvent) -> JsonMessage {
     }
 }
 
+/// A push, as dockerd tells it.
+pub(crate) fn push_messages(event: &PushEvent) -> Vec<JsonMessage> {
+    match event {
+        PushEvent::Refers(name) => vec![status(format!("The push refers to repository [{name}]"))],
+        PushEvent::Layer { id, step } => {
+            let (told, numbers) = match step {
+                PushStep::Preparing => ("Preparing".to_owned(), None),
+                PushStep::AlreadyExists => ("Layer already exists".to_owned(), None),
+                PushStep::Pushing(current, total) => ("Pushing".to_owned(), Some((*current, *total))),
+                PushStep::MountedFrom(from) => (format!("Mounted from {from}"), None),
+                PushStep::Pushed => ("Pushed".to_owned(), None),
+            };
+            vec![with_progress(id, told, numbers)]
+        }
+        PushEvent::Tagged { tag, digest, size } => {
+            let aux = serde_json::json!({ "Tag": tag, "Digest": digest.to_string(), "Size": size });
+            let done = JsonMessage { progress_detail: Some(ProgressDetail::default()), aux: Some(aux), ..JsonMessage::default() };
+            vec![status(format!("{tag}: digest: {digest} size: {size}")), done]
+        }
+    }
+}
+
 /// The object that ends a stream which failed after its head was sent.
 pub(crate) fn error_message(error: &Error) -> JsonMessage {
     JsonMessage {
@@ -43,7 +64,8 @@ pub(crate) fn stream(text: String) -> JsonMessage {
     JsonMessage { stream: text, ..JsonMessage::default() }
 }
 
-fn status(status: String) -> JsonMessage {
+/// What is under way, or the id of what was made.
+pub(crate) fn status(status: String) -> JsonMessage {
     JsonMessage { status, ..JsonMessage::default() }
 }
 
@@ -60,6 +82,10 @@ fn layer_message(id: &str, step: &LayerStep) -> JsonMessage {
         LayerStep::Extracting(current, total) => ("Extracting".to_owned(), Some((*current, *total))),
         LayerStep::PullComplete => ("Pull complete".to_owned(), None),
     };
+    with_progress(id, status, numbers)
+}
+
+fn with_progress(id: &str, status: String, numbers: Option<(u64, u64)>) -> JsonMessage {
     let detail =
         |(current, total): (u64, u64)| ProgressDetail { current: signed(current), total: signed(total), ..ProgressDetail::default() };
     JsonMessage {
@@ -119,6 +145,31 @@ mod tests {
         assert_eq!(
             written(&PullEvent::Finished { reference, is_new: true }),
             "{\"status\":\"Status: Downloaded newer image for busybox:latest\"}\r\n"
+        );
+    }
+
+    #[test]
+    fn push_lines_are_those_of_dockerd() {
+        let told = |event: &PushEvent| {
+            let lines: Vec<_> =
+                push_messages(event).iter().map(|message| String::from_utf8(line(message).to_vec()).expect("text")).collect();
+            lines.concat()
+        };
+        assert_eq!(
+            told(&PushEvent::Refers("127.0.0.1:5000/x".into())),
+            "{\"status\":\"The push refers to repository [127.0.0.1:5000/x]\"}\r\n"
+        );
+        assert_eq!(
+            told(&PushEvent::Layer { id: "4f4fb700ef54".into(), step: PushStep::MountedFrom("lib/x".into()) }),
+            "{\"status\":\"Mounted from lib/x\",\"progressDetail\":{},\"id\":\"4f4fb700ef54\"}\r\n"
+        );
+        let digest = rcontainerd_types::Digest::sha256(b"");
+        let tagged = told(&PushEvent::Tagged { tag: "v1".into(), digest: digest.clone(), size: 7 });
+        assert_eq!(
+            tagged,
+            format!(
+                "{{\"status\":\"v1: digest: {digest} size: 7\"}}\r\n{{\"progressDetail\":{{}},\"aux\":{{\"Tag\":\"v1\",\"Digest\":\"{digest}\",\"Size\":7}}}}\r\n"
+            )
         );
     }
 

@@ -1,23 +1,24 @@
 //! Images on their way in and out: pull, load, save; and the credentials for it.
 
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use base64::Engine;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::HeaderMap;
-use proto_docker::auth::AuthConfig;
+use http::{HeaderMap, StatusCode};
+use proto_docker::auth::{AuthConfig, AuthResponse};
 use rcontainerd_core::Core;
-use rcontainerd_core::images::{Credentials, LoadedImage, Pull, PullEvent, PullImage};
-use rcontainerd_types::{Error, Platform, Reference};
+use rcontainerd_core::images::{Credentials, ImportImage, LoadedImage, Pull, PullEvent, PullImage, PushImage};
+use rcontainerd_types::{Error, ErrorKind, Platform, Reference};
 use std::convert::Infallible;
 
 use super::stream_of;
+use crate::convert;
 use crate::wire::error::{ApiError, ApiResult};
-use crate::wire::json::JsonBody;
+use crate::wire::json::{self, JsonBody};
 use crate::wire::query::Query;
 use crate::wire::{pipe, progress};
 
@@ -25,13 +26,33 @@ use crate::wire::{pipe, progress};
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&URL_SAFE, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
+/// `POST /images/create`: `fromImage` pulls, `fromSrc=-` makes an image of the body, a tar of a root filesystem.
+pub(super) async fn create(state: State<Core>, query: Query, headers: HeaderMap, request: Request) -> ApiResult {
+    match query.text("fromSrc") {
+        Some(source) if query.text("fromImage").is_none() => import(state, &query, source, request).await,
+        _ => pull(state, query, headers).await,
+    }
+}
+
+async fn import(State(core): State<Core>, query: &Query, source: &str, request: Request) -> ApiResult {
+    if source != "-" {
+        let what = format!("importing from {source}: fetching archives is not the engine's business");
+        return Err(ApiError::unsupported(&what, "fetch it and pipe it into `import -`"));
+    }
+    let command = ImportImage {
+        reference: super::super::files::reference(query.text("repo"), query.text("tag"))?,
+        message: query.text("message").unwrap_or("Imported from -").to_owned(),
+        changes: query.all("changes"),
+        platform: query.text("platform").map(str::parse::<Platform>).transpose()?,
+    };
+    let id = core.images.import(command, pipe::reader(request.into_body())).await?;
+    Ok(stream_of("application/json", Body::from(progress::line(&progress::status(id.to_string())))))
+}
+
 /// `POST /images/create?fromImage=…`. A pull that fails before it has begun answers with a status, later ones in the stream.
-pub(super) async fn pull(State(core): State<Core>, query: Query, headers: HeaderMap) -> ApiResult {
+async fn pull(State(core): State<Core>, query: Query, headers: HeaderMap) -> ApiResult {
     let Some(image) = query.text("fromImage") else {
-        return Err(match query.text("fromSrc") {
-            Some(_) => ApiError::unsupported("importing a file system as an image", "load an archive made by save"),
-            None => ApiError::bad_request("missing parameter \"fromImage\""),
-        });
+        return Err(ApiError::bad_request("missing parameter \"fromImage\""));
     };
     let (reference, all_tags) = reference(image, query.text("tag"))?;
     let platform = query.text("platform").map(str::parse::<Platform>).transpose()?;
@@ -45,11 +66,36 @@ pub(super) async fn pull(State(core): State<Core>, query: Query, headers: Header
         }
     }
     if first.len() < 2 {
-        pull.finish().await?;
+        pull.finish().await.map_err(refused)?;
         return Ok(stream_of("application/json", Body::from(lines(&first))));
     }
     let head = stream::once(std::future::ready(Ok::<_, Infallible>(lines(&first))));
     Ok(stream_of("application/json", Body::from_stream(head.chain(rest(pull)))))
+}
+
+/// As dockerd's, a pull's answer is never 401: by that docker's clients ask for a password, where no terminal is for ever.
+pub(super) fn refused(error: Error) -> ApiError {
+    match error.kind() {
+        ErrorKind::Unauthenticated => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.message()),
+        _ => error.into(),
+    }
+}
+
+/// The `platform` of an image that is here: an object of the image-spec as JSON, or `os/arch[/variant]`; one at most.
+pub(super) fn platform(query: &Query) -> Result<Option<Platform>, ApiError> {
+    let given = query.all("platform");
+    let text = match &given[..] {
+        [] => return Ok(None),
+        [one] if one.is_empty() => return Ok(None),
+        [one] => one,
+        _ => return Err(ApiError::unsupported("choosing several platforms at once", "name one, or none for all")),
+    };
+    if !text.starts_with('{') {
+        return Ok(Some(text.parse()?));
+    }
+    let parsed: Platform =
+        serde_json::from_str(text).map_err(|error| ApiError::bad_request(format!("invalid platform {text}: {error}")))?;
+    Ok(Some(parsed.to_string().parse()?))
 }
 
 /// The name, and whether all tags of the repository are meant.
@@ -81,7 +127,7 @@ fn rest(pull: Pull) -> impl futures_util::Stream<Item = Result<Bytes, Infallible
 }
 
 /// From `X-Registry-Auth`: base64url of an [`AuthConfig`].
-fn credentials(headers: &HeaderMap) -> Result<Credentials, ApiError> {
+pub(super) fn credentials(headers: &HeaderMap) -> Result<Credentials, ApiError> {
     let Some(value) = headers.get("x-registry-auth") else {
         return Ok(Credentials::Anonymous);
     };
@@ -115,18 +161,54 @@ pub(super) fn from_auth(auth: AuthConfig) -> Credentials {
 }
 
 /// `POST /auth`: whether a registry takes these credentials.
-pub(super) async fn auth(JsonBody(body): JsonBody<AuthConfig>) -> ApiResult {
-    let _ = from_auth(body);
-    Err(ApiError::unsupported("checking a login with the registry", "credentials are sent with each pull"))
+pub(super) async fn auth(State(core): State<Core>, JsonBody(body): JsonBody<AuthConfig>) -> ApiResult {
+    let server = body.serveraddress.clone();
+    let identity_token = core.images.login(&server, &from_auth(body)).await?.unwrap_or_default();
+    Ok(json::ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token }))
 }
 
-/// `POST /images/load`: the body is the archive. All or nothing, so a failure is a status.
-pub(super) async fn load(State(core): State<Core>, query: Query, request: Request) -> ApiResult {
-    if query.text("platform").is_some() {
-        return Err(ApiError::unsupported("loading one platform of an archive", ""));
+/// `GET /distribution/{name}/json`: what the name stands for at its registry. `…/manifest` is ours: the documents as they are there.
+pub(super) async fn distribution(State(core): State<Core>, Path(path): Path<String>, headers: HeaderMap) -> ApiResult {
+    if let Some(name) = path.strip_suffix("/manifest") {
+        let reference = name.parse::<Reference>()?.or_latest();
+        let found = core.images.remote_manifest(&reference, &credentials(&headers)?).await.map_err(refused)?;
+        return Ok(json::ok(convert::image::remote_manifest(&found)?));
     }
-    let loaded = core.images.load(pipe::reader(request.into_body())).await?;
-    let lines: Vec<Bytes> = loaded.iter().map(|image| progress::line(&progress::stream(loaded_line(image)))).collect();
+    let name = path.strip_suffix("/json").ok_or_else(|| ApiError::new(StatusCode::NOT_FOUND, "page not found"))?;
+    let reference = name.parse::<Reference>()?.or_latest();
+    let found = core.images.remote(&reference, &credentials(&headers)?).await?;
+    Ok(json::ok(convert::image::distribution(&found)))
+}
+
+/// `POST /images/{name}/push`: what happens, and the failure if there is one, are told in the stream.
+pub(super) async fn push(core: &Core, name: &str, query: &Query, headers: &HeaderMap) -> ApiResult {
+    let platform = platform(query)?;
+    let named: Reference = name.parse()?;
+    if named.digest().is_some() {
+        return Err(ApiError::bad_request("cannot push a digest reference"));
+    }
+    let reference = match query.text("tag") {
+        Some(tag) => named.with_tag(tag)?,
+        None => named,
+    };
+    let events = core.images.push(PushImage { reference, platform, credentials: credentials(headers)? });
+    let lines = stream::unfold(events, |mut events| async move {
+        let line: Bytes = match events.recv().await? {
+            Ok(event) => progress::push_messages(&event).iter().map(progress::line).collect::<Vec<_>>().concat().into(),
+            Err(error) => progress::line(&progress::error_message(&error)),
+        };
+        Some((Ok::<_, Infallible>(line), events))
+    });
+    Ok(stream_of("application/json", Body::from_stream(lines)))
+}
+
+/// `POST /images/load`: the body is the archive. As dockerd, a failure is told in the stream.
+pub(super) async fn load(State(core): State<Core>, query: Query, request: Request) -> ApiResult {
+    let platform = platform(&query)?;
+    let lines: Vec<Bytes> = match core.images.load(pipe::reader(request.into_body()), platform).await {
+        Ok(loaded) => loaded.iter().map(|image| progress::line(&progress::stream(loaded_line(image)))).collect(),
+        Err(error) => vec![progress::line(&progress::error_message(&error))],
+    };
     Ok(stream_of("application/json", Body::from(lines.concat())))
 }
 
@@ -143,33 +225,19 @@ pub(super) async fn save_many(State(core): State<Core>, query: Query) -> ApiResu
     if names.is_empty() {
         return Err(ApiError::bad_request("missing parameter \"names\""));
     }
-    if query.text("platform").is_some() {
-        return Err(ApiError::unsupported("saving one platform of an image", ""));
-    }
-    save(&core, names).await
+    save(&core, names, platform(&query)?).await
 }
 
 /// An archive of the named images. A name that is not there answers with a status: the head waits for the first bytes.
-pub(super) async fn save(core: &Core, names: Vec<String>) -> ApiResult {
+pub(super) async fn save(core: &Core, names: Vec<String>, platform: Option<Platform>) -> ApiResult {
     let (writer, mut chunks) = pipe::writer();
     let images = core.images.clone();
-    let task = tokio::spawn(async move { images.save(names, writer).await });
+    let task = tokio::spawn(async move { images.save(names, platform, writer).await });
     let Some(first) = chunks.recv().await else {
         task.await.map_err(|error| Error::internal(format!("save: {error}")))??;
         return Ok(archive(Body::empty()));
     };
-    let head = stream::once(std::future::ready(Ok(first)));
-    let tail = stream::unfold((chunks, Some(task)), |(mut chunks, task)| async move {
-        if let Some(chunk) = chunks.recv().await {
-            return Some((Ok(chunk), (chunks, task)));
-        }
-        match task?.await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some((Err(error), (chunks, None))),
-            Err(error) => Some((Err(Error::internal(format!("save: {error}"))), (chunks, None))),
-        }
-    });
-    Ok(archive(Body::from_stream(head.chain(tail))))
+    Ok(archive(pipe::body_after(first, chunks, task)))
 }
 
 fn archive(body: Body) -> Response {
