@@ -17,15 +17,16 @@ pub struct Args {
     /// Configuration file (TOML) [default: /etc/rcontainerd/config.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Group that owns the sockets
+    /// Group that owns the sockets [default: rcontainerd or docker, whichever exists, else root's]
     #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
     /// error, warn, info, debug or trace, or a filter such as info,rcontainerd_core=debug
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// Lines for people, or a JSON object each [default: text]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// Write the process id to this file once the sockets answer
+    /// Write the process id to this file while the manager runs
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     #[command(subcommand)]
@@ -40,13 +41,45 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Check database, blobs, snapshots and what containers left on the host against each other; exit code 0: clean
+    Fsck(FsckArgs),
     /// Show configuration
     Config {
         #[command(subcommand)]
         what: ConfigCommand,
     },
-    /// Remove the root and state directories, the bridge and the firewall table; refuses while containers run
-    Uninstall,
+    /// Write systemd's units for this binary with these flags, and tell how to enable them
+    InstallUnits {
+        /// Where to write rcontainerd.service and rcontainerd.socket
+        #[arg(long, value_name = "DIR", default_value = crate::units::DIRECTORY)]
+        dir: PathBuf,
+    },
+    /// Serve names to containers; started by the manager, and lives on without it
+    #[command(hide = true)]
+    Netd,
+    /// Remove units, root and state directories, bridge, firewall table and cgroup; refuses while containers are left
+    Uninstall {
+        /// Kill and remove the containers of every namespace first
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
+pub struct FsckArgs {
+    /// Remove what nobody owns, drop records of what is lost; nothing that holds data of yours is removed
+    #[arg(long)]
+    pub repair: bool,
+    /// With --repair: pull lost and damaged parts of images again
+    #[arg(long)]
+    pub refetch: bool,
+    /// Compare sizes of blobs only, instead of reading all of them
+    #[arg(long)]
+    pub quick: bool,
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,8 @@ use nix::sys::utsname::uname;
 use procfs::process::Process;
 use rcontainerd_types::{Finding, Severity};
 
+use super::{finding, ok};
+
 /// The oldest kernel that is tested (the new mount API, pidfds, clone3, `CLONE_INTO_CGROUP`).
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
 /// Bits of capability(7).
@@ -14,15 +16,7 @@ const CAP_SYS_ADMIN: u64 = 21;
 const CAP_SYS_RESOURCE: u64 = 24;
 
 pub fn probe() -> Vec<Finding> {
-    vec![kernel(), capabilities(), cgroups(), namespaces(), overlay(), seccomp(), subordinate_ids()]
-}
-
-fn finding(severity: Severity, subject: &str, observed: impl Into<String>, cost: &str, remedy: &str) -> Finding {
-    Finding { severity, subject: subject.into(), observed: observed.into(), cost: cost.into(), remedy: remedy.into() }
-}
-
-fn ok(subject: &str, observed: impl Into<String>) -> Finding {
-    finding(Severity::Ok, subject, observed, "", "")
+    vec![kernel(), capabilities(), cgroups(), namespaces(), seccomp(), subordinate_ids()]
 }
 
 fn kernel() -> Finding {
@@ -115,15 +109,6 @@ fn namespaces() -> Finding {
     }
     let cost = format!("containers cannot have {} namespaces of their own", lacking.join(", "));
     finding(Severity::Degraded, "namespaces", format!("the kernel lacks {}", lacking.join(", ")), &cost, "boot a kernel built with them")
-}
-
-fn overlay() -> Finding {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if known.lines().any(|line| line.split_whitespace().last() == Some("overlay")) {
-        return ok("overlayfs", "there");
-    }
-    let cost = "layers are copied for each container: slower starts, more disk";
-    finding(Severity::Degraded, "overlayfs", "the kernel does not list it", cost, "modprobe overlay")
 }
 
 fn seccomp() -> Finding {
