@@ -6,6 +6,7 @@ mod cmdline;
 mod commands;
 mod config;
 mod failure;
+mod log;
 mod output;
 mod reference;
 mod session;
@@ -52,6 +53,7 @@ fn run(words: &[String]) -> Result<(), Failure> {
     if globals.bool("version") {
         return output::line(&format!("{PROGRAM} version {}, build {}", env!("CARGO_PKG_VERSION"), commands::version::BUILD));
     }
+    log::set_up(&globals)?;
     let rest = globals.args.clone();
     match rest.split_first() {
         // On stderr, as docker has it: nothing was asked for that stdout could carry.
@@ -110,6 +112,9 @@ fn unknown(command: &Command, path: &str, word: &str) -> Failure {
     let names = command.entries().into_iter().flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()));
     let hint = suggest::closest(word, names).map(|close| format!("\nDid you mean this?\n\t{close}\n")).unwrap_or_default();
     let full = full_name(path);
+    if path.is_empty() && commands::MISSING.contains(&word) {
+        return Failure::message(format!("{PROGRAM}: '{word}' is not supported by this engine"));
+    }
     if path.is_empty() {
         return Failure::message(format!(
             "{PROGRAM}: '{word}' is not a docker command.\n{hint}\nRun '{PROGRAM} --help' for more information"

@@ -51,7 +51,7 @@ impl Endpoint {
 
     /// The text for a request that broke.
     pub(super) fn request_failed(&self, err: &hyper::Error) -> ApiError {
-        if err.is_canceled() || err.is_incomplete_message() || err.is_closed() {
+        if err.is_canceled() || err.is_incomplete_message() || err.is_closed() || is_reset(err) {
             return match self.transport {
                 Transport::Ssh { .. } => ApiError::Connect(format!(
                     "the connection to {} was closed: does the remote host run the engine and its client?",
@@ -66,6 +66,13 @@ impl Endpoint {
     pub(super) fn cannot_connect(&self) -> ApiError {
         ApiError::Connect(format!("Cannot connect to the Docker daemon at {}. Is the rcontainerd daemon running?", self.url))
     }
+}
+
+/// Whether the other end was gone with something of ours unread.
+fn is_reset(err: &hyper::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let source = std::error::Error::source(err).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|source| matches!(source.kind(), BrokenPipe | ConnectionReset))
 }
 
 fn tcp(rest: &str, tls: Option<TlsFiles>, whole: &str) -> Result<Transport, String> {

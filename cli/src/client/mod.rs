@@ -8,6 +8,7 @@ mod tls;
 mod transport;
 
 use std::cell::{Cell, RefCell};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, Response};
@@ -15,6 +16,7 @@ use http_body_util::combinators::BoxBody;
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 
+use crate::log;
 pub use call::{Call, Hijacked, path_segment};
 pub use endpoint::Endpoint;
 pub use error::ApiError;
@@ -106,9 +108,18 @@ impl Client {
     async fn exchange(&self, request: http::Request<Body>, reuse: bool) -> Result<Response<Incoming>, ApiError> {
         let mut sender = match self.take_idle() {
             Some(sender) => sender,
-            None => transport::open(&self.endpoint).await?,
+            None => {
+                log::debug(format_args!("connecting to {}", self.endpoint.url));
+                transport::open(&self.endpoint).await?
+            }
         };
-        let response = sender.send_request(request).await.map_err(|err| self.endpoint.request_failed(&err))?;
+        let told = log::debugging().then(|| (format!("{} {}", request.method(), request.uri()), Instant::now()));
+        let answer = sender.send_request(request).await.map_err(|err| self.endpoint.request_failed(&err));
+        if let Some((what, since)) = told {
+            let how = answer.as_ref().map_or_else(ToString::to_string, |response| response.status().to_string());
+            log::debug(format_args!("{what}: {how} after {} ms", since.elapsed().as_millis()));
+        }
+        let response = answer?;
         if reuse {
             self.idle.replace(Some(sender));
         }

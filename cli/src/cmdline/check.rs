@@ -16,6 +16,11 @@ pub fn bool(text: &str) -> Result<(), String> {
     }
 }
 
+/// `--disable-content-trust`: signatures in docker's old form are not looked at, so nobody may count on it.
+pub fn untrusted(text: &str) -> Result<(), String> {
+    if parse_bool(text) == Some(false) { Err("this engine does not verify signatures of images".to_owned()) } else { Ok(()) }
+}
+
 /// Go's `strconv.ParseInt(text, 0, 64)`: decimal, `0x`, `0o`, `0b` or a leading zero.
 pub fn parse_int(text: &str) -> Result<i64, &'static str> {
     let (negative, digits) = match text.strip_prefix('-') {

@@ -111,8 +111,10 @@ impl Parser<'_> {
         if !is_help {
             return Err(error());
         }
-        match value.map(check::parse_bool) {
-            Some(Some(false)) => Ok(()),
+        match value.map(|value| (value, check::parse_bool(value))) {
+            Some((_, Some(false))) => Ok(()),
+            Some((value, None)) => Err(check::bool(value)
+                .map_or_else(|why| format!("invalid argument {value:?} for \"--help\" flag: {why}"), |()| HELP.to_owned())),
             _ => Err(HELP.to_owned()),
         }
     }
@@ -140,8 +142,8 @@ impl Parser<'_> {
         if flag.unsupported {
             return Err(format!("unsupported flag: {shown}: this engine cannot do what it asks for; leave it out"));
         }
-        let check = if flag.kind == Kind::Bool { Some(check::bool as super::Check) } else { flag.check };
-        if let Some(check) = check {
+        let form = (flag.kind == Kind::Bool).then_some(check::bool as super::Check);
+        for check in form.into_iter().chain(flag.check) {
             check(&value).map_err(|why| format!("invalid argument {value:?} for \"{shown}\" flag: {why}"))?;
         }
         self.matches.set(flag.name, value, matches!(flag.kind, Kind::Many(_)));
@@ -240,6 +242,9 @@ mod tests {
         );
         assert!(error(&RUN, "-z x").starts_with("unknown shorthand flag: 'z' in -z\n"));
         assert!(error(&RUN, "-iz x").starts_with("unknown shorthand flag: 'z' in -z\n"));
+        assert!(
+            error(&RUN, "--help=x").starts_with("invalid argument \"x\" for \"--help\" flag: strconv.ParseBool: parsing \"x\": invalid")
+        );
         assert!(error(&RUN, "--name").starts_with("flag needs an argument: --name\n"));
         assert!(error(&RUN, "-e").starts_with("flag needs an argument: 'e' in -e\n"));
         assert!(

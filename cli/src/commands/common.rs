@@ -6,7 +6,7 @@ use crate::cli::Cli;
 use crate::cmdline::{Flag, Matches, string};
 use crate::failure::Failure;
 use crate::output;
-use crate::output::template::{self, Columns, Format, Row};
+use crate::output::template::{self, Columns, Format, Row, Wanted};
 
 const FORMAT_TABLE: &str = "Format the output:\n'table':            as a table with column headers (default)\n'table TEMPLATE':   as a table by the given Go template\n'json':             as JSON\n'TEMPLATE':         by the given Go template";
 const FORMAT_JSON: &str = "Format the output:\n'json':             as JSON\n'TEMPLATE':         by the given Go template";
@@ -33,16 +33,47 @@ pub fn filters(pairs: &[String]) -> String {
     if all.is_empty() { String::new() } else { Value::Object(all).to_string() }
 }
 
+/// A platform (`os[/arch[/variant]]`) as the API wants it for images that are here; empty if none is given.
+///
+/// # Errors
+/// For what is no platform.
+pub fn platform(text: Option<&str>) -> Result<String, Failure> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(String::new()) };
+    let parts: Vec<&str> = text.split('/').collect();
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(Failure::message(format!("invalid platform {text:?}: expected OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT")));
+    }
+    match parts[..] {
+        [os, architecture] => Ok(serde_json::json!({"architecture": architecture, "os": os}).to_string()),
+        [os, architecture, variant] => Ok(serde_json::json!({"architecture": architecture, "os": os, "variant": variant}).to_string()),
+        _ => Err(Failure::message(format!("invalid platform {text:?}: expected OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT"))),
+    }
+}
+
 /// Prints a listing in the format of the flags, or of the configuration's key.
 ///
 /// # Errors
 /// A template that cannot be used.
 pub fn print_rows(cli: &Cli, matches: &Matches, config_key: &str, columns: &Columns, rows: Vec<Row>) -> Result<(), Failure> {
+    print_rows_of(cli, matches, config_key, columns, |_| rows)
+}
+
+/// As [`print_rows`]; `rows` is told which fields are looked at.
+///
+/// # Errors
+/// A template that cannot be used.
+pub fn print_rows_of(
+    cli: &Cli,
+    matches: &Matches,
+    config_key: &str,
+    columns: &Columns,
+    rows: impl FnOnce(&Wanted) -> Vec<Row>,
+) -> Result<(), Failure> {
     let quiet = matches.bool("quiet");
     let given = matches.str("format").filter(|format| !format.is_empty());
     let configured = if quiet { None } else { cli.config().string(config_key) };
     let format = Format { source: given.or(configured), quiet };
-    output::print(&template::render(&format, columns, rows)?)
+    output::print(&template::render(&format, columns, rows(&columns.wanted(&format)))?)
 }
 
 /// Does something for each argument; every failure is printed, the first exit status counts.

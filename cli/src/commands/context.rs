@@ -1,22 +1,24 @@
-//! `context create|ls|show|use|inspect|rm|update`.
+//! `context create|ls|show|use|inspect|rm|update`; `export` and `import` are in `context_archive`.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::common::{for_each, format_flag, json_format_flag, print_rows};
-use super::inspect;
+use super::{context_archive, inspect};
 use crate::cli::{Cli, host_variable};
 use crate::client::Endpoint;
 use crate::client::endpoint::TlsFiles;
 use crate::cmdline::{Args, Command, Entry, Flag, Matches, Outcome, Section, check, entry, group, leaf, many, string, switch};
-use crate::config::context::{Context, DEFAULT, DockerEndpoint, Endpoints, Metadata, check_name};
+use crate::config::context::{Context, DEFAULT, DockerEndpoint, Endpoints, Metadata, TLS_FILES, check_name};
 use crate::failure::Failure;
 use crate::output;
-use crate::output::template::{Columns, Row};
+use crate::output::template::{self, Columns, Row, Subject};
 
 static ENTRIES: &[Entry] = &[
     entry("create", &CREATE),
+    entry("export", &context_archive::EXPORT),
+    entry("import", &context_archive::IMPORT),
     entry("inspect", &INSPECT),
     Entry { name: "ls", aliases: &["list"], command: &LS },
     Entry { name: "rm", aliases: &["remove"], command: &RM },
@@ -199,14 +201,8 @@ fn update(cli: &Cli, matches: &Matches) -> Outcome {
 const COLUMNS: Columns = Columns {
     table: "{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}",
     quiet: "{{.Name}}",
-    headers: &[
-        ("Name", "NAME"),
-        ("Description", "DESCRIPTION"),
-        ("DockerEndpoint", "DOCKER ENDPOINT"),
-        ("Error", "ERROR"),
-        ("Current", ""),
-    ],
-    type_name: "clientContextContext",
+    headers: &[("Name", "NAME"), ("Description", "DESCRIPTION"), ("DockerEndpoint", "DOCKER ENDPOINT"), ("Error", "ERROR")],
+    type_name: "formatter.clientContextContext",
 };
 
 fn list(cli: &Cli, matches: &Matches) -> Outcome {
@@ -217,7 +213,7 @@ fn list(cli: &Cli, matches: &Matches) -> Outcome {
             .set("Description", description)
             .set("DockerEndpoint", host)
             .set("Error", error)
-            .set_value("Current", gotmpl::Value::Bool(name == current))
+            .set_value("Current", template::Value::Bool(name == current))
     };
     let mut rows = vec![row(DEFAULT, "Current DOCKER_HOST based configuration", &cli.default_host(), "")];
     let contexts = cli.contexts().list();
@@ -257,7 +253,8 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
     if matches.args.is_empty() {
         matches.args.push(cli.context_name());
     }
-    inspect::show(&matches, async |name| document(cli, name).map(|value| crate::output::json::compact(&value, true))).await
+    inspect::show(&matches, async |name| document(cli, name).map(|value| (Subject::Context, crate::output::json::compact(&value, true))))
+        .await
 }
 
 fn document(cli: &Cli, name: &str) -> Result<Value, Failure> {
@@ -270,7 +267,7 @@ fn document(cli: &Cli, name: &str) -> Result<Value, Failure> {
     let context = store.read(name)?;
     let mut document = serde_json::to_value(&context).map_err(|err| Failure::message(err.to_string()))?;
     let tls = store.tls_directory(name);
-    let files: Vec<&str> = ["ca.pem", "cert.pem", "key.pem"].into_iter().filter(|file| tls.join("docker").join(file).exists()).collect();
+    let files: Vec<&str> = TLS_FILES.into_iter().filter(|file| tls.join("docker").join(file).exists()).collect();
     document["TLSMaterial"] = if files.is_empty() { json!({}) } else { json!({"docker": files}) };
     document["Storage"] = json!({"MetadataPath": store.meta_directory(name), "TLSPath": tls});
     Ok(document)

@@ -17,7 +17,7 @@ pub static COMMAND: Command = Command {
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create a new container",
     names: &["container create", "create"],
-    flags: &[spec::FLAGS],
+    flags: &[spec::FLAGS, spec::LIMITS],
     args: Args::AtLeast(1),
     interspersed: false,
     ..leaf(run)
@@ -34,9 +34,20 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     };
     check_pull(matches).map_err(usage)?;
     cli.client()?.version().await?;
-    let request = spec::build(matches).map_err(usage)?;
+    let request = request(cli, matches).map_err(usage)?;
     let id = create(cli, matches, &request).await?;
     output::line(&id)
+}
+
+/// The create request that the flags and the configuration ask for.
+///
+/// # Errors
+/// As [`spec::build`].
+pub fn request(cli: &Cli, matches: &Matches) -> Result<CreateRequest, Failure> {
+    let mut request = spec::build(matches)?;
+    let proxies = cli.config().proxies(&cli.client()?.endpoint().url);
+    spec::env::add_proxies(&mut request.config.env, matches.list("env"), &proxies);
+    Ok(request)
 }
 
 /// # Errors

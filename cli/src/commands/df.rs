@@ -11,7 +11,7 @@ use crate::cli::Cli;
 use crate::cmdline::{Command, Flag, Matches, Outcome, leaf, switch};
 use crate::failure::Failure;
 use crate::output;
-use crate::output::template::{self, Columns, Format, Row};
+use crate::output::template::{self, Columns, Format, Row, Wanted};
 use crate::output::units::human_size;
 
 static FLAGS: &[Flag] = &[format_flag(), switch("verbose", "v", "Show each image, container and volume")];
@@ -23,7 +23,7 @@ const COLUMNS: Columns = Columns {
     table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
     quiet: "",
     headers: &[("Type", "TYPE"), ("TotalCount", "TOTAL"), ("Active", "ACTIVE"), ("Size", "SIZE"), ("Reclaimable", "RECLAIMABLE")],
-    type_name: "diskUsageContext",
+    type_name: "formatter.diskUsageImagesContext",
 };
 
 async fn go(cli: &Cli, matches: &Matches) -> Outcome {
@@ -44,16 +44,11 @@ fn line(kind: &str, total: usize, active: usize, size: i64, reclaimable: i64, pe
 
 fn images_row(usage: &DiskUsage) -> Row {
     let images = usage.images.as_deref().unwrap_or_default();
-    let used: i64 = images.iter().filter(|image| image.containers > 0).map(|image| image.size - image.shared_size.max(0)).sum();
-    let shared: i64 = if images.iter().any(|image| image.containers > 0) {
-        // Layers that several images share are in use if any of them is.
-        let unique: i64 = images.iter().map(|image| image.size - image.shared_size.max(0)).sum();
-        (usage.layers_size - unique).max(0)
-    } else {
-        0
-    };
+    // As docker reckons: what images share counts as if it could be had back.
+    let used: i64 =
+        images.iter().filter(|image| image.containers != 0 && image.shared_size >= 0).map(|image| image.size - image.shared_size).sum();
     let active = images.iter().filter(|image| image.containers > 0).count();
-    line("Images", images.len(), active, usage.layers_size, (usage.layers_size - used - shared).max(0), true)
+    line("Images", images.len(), active, usage.layers_size, usage.layers_size - used, true)
 }
 
 fn is_active(container: &ContainerSummary) -> bool {
@@ -100,13 +95,21 @@ fn verbose(matches: &Matches, usage: &DiskUsage) -> Outcome {
         table: "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}",
         ..images::COLUMNS
     };
-    table("Images space usage:", &image_columns, all_images.iter().flat_map(|image| images::rows(image, false, true)).collect())?;
+    table(
+        "Images space usage:",
+        &image_columns,
+        all_images.iter().flat_map(|image| images::rows(image, false, true, &Wanted::ALL)).collect(),
+    )?;
     let container_columns = Columns {
         table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}",
         ..ps::COLUMNS
     };
     let containers = usage.containers.as_deref().unwrap_or_default();
-    table("Containers space usage:", &container_columns, containers.iter().map(|container| ps::row(container, true)).collect())?;
+    table(
+        "Containers space usage:",
+        &container_columns,
+        containers.iter().map(|container| ps::row(container, true, &Wanted::ALL)).collect(),
+    )?;
     let volume_columns = Columns { table: "{{.Name}}\t{{.Links}}\t{{.Size}}", ..volume::COLUMNS };
     table("Local Volumes space usage:", &volume_columns, usage.volumes.as_deref().unwrap_or_default().iter().map(volume::row).collect())?;
     let ids: BTreeSet<&str> = usage.build_cache.iter().flatten().filter_map(|record| record["ID"].as_str()).collect();

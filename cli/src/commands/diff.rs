@@ -27,7 +27,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
         .iter()
         .map(|change| Row::new().set("Type", kind(change.kind)).set("Path", change.path.as_str()))
         .collect();
-    let columns = Columns { table: "{{.Type}} {{.Path}}", quiet: "", headers: &[], type_name: "diffContext" };
+    let columns = Columns { table: "{{.Type}} {{.Path}}", quiet: "", headers: &[], type_name: "container.diffContext" };
     let format = crate::output::template::Format { source: Some("{{.Type}} {{.Path}}"), quiet: false };
     crate::output::print(&crate::output::template::render(&format, &columns, rows)?)
 }

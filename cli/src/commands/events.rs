@@ -8,7 +8,8 @@ use super::common::{filters, json_format_flag};
 use crate::cli::Cli;
 use crate::cmdline::{Command, Flag, Matches, Outcome, filter, leaf, string};
 use crate::failure::Failure;
-use crate::output::{self, progress, template, units};
+use crate::output::template::{Answers, Subject};
+use crate::output::{self, progress, units};
 
 static FLAGS: &[Flag] = &[
     filter("f", "Show only what fits the conditions"),
@@ -26,24 +27,31 @@ pub static COMMAND: Command = Command {
 };
 
 async fn go(cli: &Cli, matches: &Matches) -> Outcome {
+    let format = matches.str("format").filter(|format| !format.is_empty());
+    let template = format.map(|format| Answers::parse(format, Subject::Event)).transpose()?;
+    template.as_ref().map_or(Ok(()), Answers::fits_events)?;
     let time = |flag: &str| units::timestamp(matches.str(flag).unwrap_or_default()).map_err(Failure::message);
     let call = cli.client()?.get("/events").query_set("since", time("since")?).query_set("until", time("until")?);
     let mut body = call.query_set("filters", filters(matches.list("filter"))).send().await?.into_body();
-    let format = matches.str("format").filter(|format| !format.is_empty());
     let mut buffer = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|err| Failure::message(format!("the daemon's answer broke off: {err}")))?;
         let Ok(data) = frame.into_data() else { continue };
         buffer.extend_from_slice(&data);
-        let used = progress::take_values(&buffer, &mut |event: Value| show(&event, format))?;
+        let used = progress::take_values(&buffer, &mut |event: Value| show(&event, template.as_ref()))?;
         buffer.drain(..used);
     }
     Ok(())
 }
 
-fn show(value: &Value, format: Option<&str>) -> Outcome {
-    match format {
-        Some(format) => output::line(&template::execute_json(format, value)?),
+fn show(value: &Value, template: Option<&Answers>) -> Outcome {
+    match template {
+        Some(template) => {
+            let mut text = String::new();
+            let done = template.execute(Subject::Event, value, &mut text);
+            output::line(&text)?;
+            done
+        }
         None => {
             let event: Event =
                 serde_json::from_value(value.clone()).map_err(|err| Failure::message(format!("an event is not understood: {err}")))?;

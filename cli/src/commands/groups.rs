@@ -6,7 +6,7 @@ use super::{
     attach, builder, cp, create, df, dial_stdio, diff, events, exec, history, images, info, kill, load, logs, pause, port, prune, ps, pull,
     push, rename, rm, rmi, run, save, start, stats, stop, tag, top, update, wait,
 };
-use crate::cmdline::{Args, Command, Entry, Flag, Section, entry, group, leaf, switch};
+use crate::cmdline::{Args, Command, Entry, Flag, Section, entry, group, leaf, string, switch};
 
 static CONTAINER_ENTRIES: &[Entry] = &[
     entry("attach", &attach::COMMAND),
@@ -65,7 +65,8 @@ static IMAGE_ENTRIES: &[Entry] = &[
 
 pub static IMAGE: Command = group("Manage images", &[Section { title: "Commands", entries: IMAGE_ENTRIES }]);
 
-static IMAGE_INSPECT_FLAGS: &[Flag] = &[json_format_flag("f")];
+static IMAGE_INSPECT_FLAGS: &[Flag] =
+    &[json_format_flag("f"), string("platform", "", "Inspect that platform of the image (os/arch[/variant])")];
 
 static IMAGE_INSPECT: Command = Command {
     usage: "[OPTIONS] IMAGE [IMAGE...]",

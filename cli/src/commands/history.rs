@@ -5,7 +5,7 @@ use proto_docker::image::HistoryItem;
 use super::common::{format_flag, print_rows};
 use crate::cli::Cli;
 use crate::client::path_segment;
-use crate::cmdline::{Args, Command, Flag, Kind, Matches, Outcome, leaf, switch, unsupported};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, leaf, string, switch};
 use crate::output::template::{Columns, Row};
 use crate::output::units;
 
@@ -14,7 +14,7 @@ static FLAGS: &[Flag] = &[
     switch("human", "H", "Print sizes and dates for people").default("true"),
     switch("no-trunc", "", "Don't truncate output"),
     switch("quiet", "q", "Only show image IDs"),
-    unsupported("platform", "", Kind::One("string")),
+    string("platform", "", "Show that platform of the image (os/arch[/variant])"),
 ];
 
 pub static COMMAND: Command = Command {
@@ -38,11 +38,13 @@ const HUMAN: &str = "{{.ID}}\t{{.CreatedSince}}\t{{.CreatedBy}}\t{{.Size}}\t{{.C
 const EXACT: &str = "{{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}";
 
 async fn go(cli: &Cli, matches: &Matches) -> Outcome {
-    let items: Vec<HistoryItem> = cli.client()?.get(format!("/images/{}/history", path_segment(matches.arg(0)))).fetch().await?;
+    let call = cli.client()?.get(format!("/images/{}/history", path_segment(matches.arg(0))));
+    let items: Vec<HistoryItem> = call.query_set("platform", super::common::platform(matches.str("platform"))?).fetch().await?;
     let human = matches.bool_or("human", true);
     let truncate = !matches.bool("no-trunc");
     let rows = items.iter().map(|item| row(item, human, truncate)).collect();
-    let columns = Columns { table: if human { HUMAN } else { EXACT }, quiet: "{{.ID}}", headers: HEADERS, type_name: "historyContext" };
+    let columns =
+        Columns { table: if human { HUMAN } else { EXACT }, quiet: "{{.ID}}", headers: HEADERS, type_name: "image.historyContext" };
     print_rows(cli, matches, "historyFormat", &columns, rows)
 }
 

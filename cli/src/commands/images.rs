@@ -2,10 +2,12 @@
 
 use proto_docker::image::ImageSummary;
 
-use super::common::{filters, format_flag, print_rows};
+use super::common::{filters, format_flag, print_rows_of};
 use crate::cli::Cli;
 use crate::cmdline::{Args, Command, Flag, Matches, Outcome, Running, filter, leaf, switch};
-use crate::output::template::{Columns, Row};
+use crate::failure::Failure;
+use crate::output;
+use crate::output::template::{Columns, Row, Wanted};
 use crate::output::units;
 
 static FLAGS: &[Flag] = &[
@@ -15,6 +17,7 @@ static FLAGS: &[Flag] = &[
     format_flag(),
     switch("no-trunc", "", "Don't truncate output"),
     switch("quiet", "q", "Only show image IDs"),
+    switch("tree", "", "Show the platforms of each image"),
 ];
 
 pub static COMMAND: Command = Command {
@@ -27,7 +30,7 @@ pub static COMMAND: Command = Command {
 };
 
 /// Columns of images, also for `system df -v`.
-pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "imageContext" };
+pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "formatter.imageContext" };
 
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
@@ -55,21 +58,70 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
     if let Some(reference) = matches.args.first() {
         wanted.push(format!("reference={reference}"));
     }
-    let images: Vec<ImageSummary> =
-        cli.client()?.get("/images/json").flag("all", matches.bool("all")).query_set("filters", filters(&wanted)).fetch().await?;
+    let tree = matches.bool("tree");
+    if tree {
+        let other = ["digests", "format", "no-trunc", "quiet"].into_iter().find(|flag| matches.changed(flag));
+        if let Some(other) = other {
+            return Err(Failure::message(format!("--{other} is not yet supported with --tree")));
+        }
+    }
+    let call = cli.client()?.get("/images/json").flag("all", matches.bool("all")).flag("manifests", tree);
+    let images: Vec<ImageSummary> = call.query_set("filters", filters(&wanted)).fetch().await?;
+    if tree {
+        return output::print(&trees(&images));
+    }
     let digests = matches.bool("digests");
     let truncate = !matches.bool("no-trunc");
-    let rows = images.iter().flat_map(|image| rows(image, digests, truncate)).collect();
-    let columns =
-        Columns { table: if digests { WITH_DIGEST } else { PLAIN }, quiet: "{{.ID}}", headers: HEADERS, type_name: "imageContext" };
-    print_rows(cli, matches, "imagesFormat", &columns, rows)
+    let columns = Columns {
+        table: if digests { WITH_DIGEST } else { PLAIN },
+        quiet: "{{.ID}}",
+        headers: HEADERS,
+        type_name: "formatter.imageContext",
+    };
+    // A table of the user's own gets the digest that he asked for, too.
+    let mut matches = matches.clone();
+    if let Some(format) = matches
+        .str("format")
+        .filter(|format| digests && format.starts_with("table") && *format != "table" && !format.contains("{{.Digest}}"))
+    {
+        let format = format!("{format}\t{{{{.Digest}}}}");
+        matches.set("format", format, false);
+    }
+    print_rows_of(cli, &matches, "imagesFormat", &columns, |wanted| {
+        images.iter().flat_map(|image| rows(image, digests, truncate, wanted)).collect()
+    })
+}
+
+/// Each name with its platforms below it; statements about images are left out.
+fn trees(images: &[ImageSummary]) -> String {
+    let mut lines = vec!["IMAGE\tID\tDISK USAGE\tCONTENT SIZE".to_owned()];
+    let size = |bytes: i64| units::human_size_with(bytes, 3);
+    for image in images {
+        let manifests = image.manifests.as_deref().unwrap_or_default();
+        let shown: Vec<_> = manifests.iter().filter_map(|manifest| Some((manifest, manifest.image_data.as_ref()?))).collect();
+        let content = manifests.iter().map(|manifest| manifest.size.content).sum();
+        let names = if image.repo_tags.is_empty() { &[format!("{NONE}:{NONE}")] } else { image.repo_tags.as_slice() };
+        for name in names {
+            let id = units::short_id(&image.id);
+            lines.push(format!("{name}\t{id}\t{}\t{}", size(manifests.iter().map(|manifest| manifest.size.total).sum()), size(content)));
+            for (n, (manifest, data)) in shown.iter().enumerate() {
+                let branch = if n + 1 == shown.len() { "└─" } else { "├─" };
+                let platform = [data.platform.os.as_str(), &data.platform.architecture, &data.platform.variant];
+                let platform = platform.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/");
+                let here = |bytes: i64| if manifest.available { size(bytes) } else { "-".to_owned() };
+                let id = units::short_id(&manifest.id);
+                lines.push(format!("{branch} {platform}\t{id}\t{}\t{}", here(manifest.size.total), here(manifest.size.content)));
+            }
+        }
+    }
+    output::table::align(&(lines.join("\n") + "\n"))
 }
 
 const NONE: &str = "<none>";
 
 /// A row for each tag; for an image without one, a row for what else names it.
-pub fn rows(image: &ImageSummary, digests: bool, truncate: bool) -> Vec<Row> {
-    names(image, digests).into_iter().map(|(repository, tag, digest)| row(image, &repository, &tag, &digest, truncate)).collect()
+pub fn rows(image: &ImageSummary, digests: bool, truncate: bool, wanted: &Wanted) -> Vec<Row> {
+    names(image, digests).into_iter().map(|names| row(image, names, truncate, wanted)).collect()
 }
 
 /// Repository, tag and digest of each row.
@@ -96,21 +148,21 @@ fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
     out
 }
 
-fn row(image: &ImageSummary, repository: &str, tag: &str, digest: &str, truncate: bool) -> Row {
+fn row(image: &ImageSummary, (repository, tag, digest): (String, String, String), truncate: bool, wanted: &Wanted) -> Row {
     let counted = |n: i64| if n == -1 { "N/A".to_owned() } else { units::human_size(n) };
     let unique = if image.shared_size == -1 { -1 } else { image.size - image.shared_size };
     Row::new()
-        .set("ID", if truncate { units::short_id(&image.id) } else { image.id.clone() })
-        .set("Repository", repository)
-        .set("Tag", tag)
-        .set("Digest", digest)
-        .set("CreatedSince", if image.created == 0 { "N/A".to_owned() } else { units::ago(image.created) })
-        .set("CreatedAt", units::local_time(image.created))
-        .set("Size", units::human_size_with(image.size, 3))
-        .set("VirtualSize", units::human_size(image.size))
-        .set("Containers", if image.containers == -1 { "N/A".to_owned() } else { image.containers.to_string() })
-        .set("SharedSize", counted(image.shared_size))
-        .set("UniqueSize", counted(unique))
+        .set_if(wanted, "ID", || if truncate { units::short_id(&image.id) } else { image.id.clone() })
+        .set_if(wanted, "Repository", || repository)
+        .set_if(wanted, "Tag", || tag)
+        .set_if(wanted, "Digest", || digest)
+        .set_if(wanted, "CreatedSince", || units::ago(image.created))
+        .set_if(wanted, "CreatedAt", || units::local_time(image.created))
+        .set_if(wanted, "Size", || units::human_size_with(image.size, 3))
+        .set_if(wanted, "VirtualSize", || units::human_size(image.size))
+        .set_if(wanted, "Containers", || if image.containers == -1 { "N/A".to_owned() } else { image.containers.to_string() })
+        .set_if(wanted, "SharedSize", || counted(image.shared_size))
+        .set_if(wanted, "UniqueSize", || counted(unique))
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use super::common::json_format_flag;
 use crate::cli::Cli;
 use crate::cmdline::{Command, Flag, Matches, Outcome, leaf};
 use crate::failure::Failure;
-use crate::output::{self, template, units};
+use crate::output::template::{Answers, Subject};
+use crate::output::{self, units};
 
 static FLAGS: &[Flag] = &[json_format_flag("f")];
 
@@ -53,6 +54,7 @@ async fn fetch(cli: &Cli) -> Result<Value, Failure> {
 }
 
 fn formatted(cli: &Cli, format: &str, answer: Result<Value, Failure>) -> Outcome {
+    let template = Answers::parse(format, Subject::Info)?;
     let client =
         json!({"Debug": false, "Version": env!("CARGO_PKG_VERSION"), "Context": cli.context_name(), "Plugins": [], "Warnings": null});
     let (mut document, failure) = match answer {
@@ -62,7 +64,10 @@ fn formatted(cli: &Cli, format: &str, answer: Result<Value, Failure>) -> Outcome
     if let Some(object) = document.as_object_mut() {
         object.insert("ClientInfo".to_owned(), client);
     }
-    output::line(&template::execute_json(format, &document)?)?;
+    let mut text = String::new();
+    let done = template.execute(Subject::Info, &document, &mut text);
+    output::line(&text)?;
+    done?;
     failure.map_or(Ok(()), Err)
 }
 

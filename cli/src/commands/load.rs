@@ -10,7 +10,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::cli::Cli;
 use crate::client::Body;
-use crate::cmdline::{Args, Command, Flag, Kind, Matches, Outcome, leaf, list, string, switch, unsupported};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, leaf, list, string, switch};
 use crate::failure::Failure;
 use crate::output::progress::{self, Display};
 use crate::reference::Reference;
@@ -19,7 +19,7 @@ use crate::{output, session, terminal};
 static FLAGS: &[Flag] = &[
     string("input", "i", "Read from a tar archive, instead of STDIN"),
     switch("quiet", "q", "Do not show progress"),
-    unsupported("platform", "", Kind::One("string")),
+    string("platform", "", "Name that platform of the images (os/arch[/variant])"),
 ];
 
 pub static COMMAND: Command = Command {
@@ -40,6 +40,7 @@ async fn load(cli: &Cli, matches: &Matches) -> Outcome {
     };
     let quiet = matches.bool("quiet") || !terminal::stdout_is_terminal();
     let call = cli.client()?.post("/images/load").query("quiet", if quiet { "1" } else { "0" });
+    let call = call.query_set("platform", super::common::platform(matches.str("platform"))?);
     let response = call.body(body, "application/x-tar").send().await?;
     let json = response.headers().get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if json {
@@ -93,7 +94,8 @@ pub static IMPORT: Command = Command {
     about: "Import the contents from a tarball to create a filesystem image",
     names: &["image import", "import"],
     flags: &[IMPORT_FLAGS],
-    args: Args::Between(1, 2),
+    // Docker looks at no more than two, and refuses none.
+    args: Args::AtLeast(1),
     ..leaf(|cli, matches| Box::pin(import(cli, matches)))
 };
 

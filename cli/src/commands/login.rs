@@ -75,8 +75,9 @@ fn ask(matches: &Matches, config: &ConfigFile, server: &str) -> Result<AuthConfi
     }
     if username.is_empty() && password.is_empty() {
         let stored = credentials::lookup(config, server);
-        if !stored.username.is_empty() && !stored.password.is_empty() {
-            eprintln!("Authenticating with existing credentials... [Username: {}]\n", stored.username);
+        if !stored.identitytoken.is_empty() || (!stored.username.is_empty() && !stored.password.is_empty()) {
+            let user = if stored.username.is_empty() { "<token>" } else { &stored.username };
+            eprintln!("Authenticating with existing credentials... [Username: {user}]\n");
             eprintln!(" Info -> To login with a different account, run '{PROGRAM} logout' followed by '{PROGRAM} login'\n");
             return Ok(stored);
         }

@@ -3,7 +3,9 @@
 pub mod attach;
 pub mod builder;
 pub mod common;
+pub mod completion;
 pub mod context;
+mod context_archive;
 pub mod cp;
 pub mod create;
 pub mod df;
@@ -20,6 +22,7 @@ pub mod kill;
 pub mod load;
 pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod network;
 pub mod pause;
 pub mod port;
@@ -76,10 +79,12 @@ static COMMON: &[Entry] = &[
 
 static MANAGEMENT: &[Entry] = &[
     entry("builder", &groups::BUILDER),
+    entry("completion", &completion::COMMAND),
     entry("compose", &builder::COMPOSE),
     entry("container", &groups::CONTAINER),
     entry("context", &context::COMMAND),
     entry("image", &groups::IMAGE),
+    entry("manifest", &manifest::COMMAND),
     entry("network", &network::COMMAND),
     entry("system", &groups::SYSTEM),
     entry("volume", &volume::COMMAND),
@@ -120,6 +125,12 @@ static SECTIONS: &[Section] = &[
     Section { title: "Common Commands", entries: COMMON },
     Section { title: "Management Commands", entries: MANAGEMENT },
     Section { title: "Commands", entries: OTHERS },
+    Section { title: "", entries: HIDDEN },
 ];
+
+static HIDDEN: &[Entry] = &[entry("__complete", &completion::COMPLETE)];
+
+/// Docker has these commands, this engine has nothing for them to do.
+pub const MISSING: &[&str] = &["checkpoint", "config", "node", "plugin", "secret", "service", "stack", "swarm", "trust"];
 
 pub static ROOT: Command = Command { flags: &[GLOBAL_FLAGS], ..group("A self-sufficient runtime for containers", SECTIONS) };

@@ -16,7 +16,7 @@ use crate::cmdline::{
 };
 use crate::failure::Failure;
 use crate::output;
-use crate::output::template::{Columns, Row};
+use crate::output::template::{Columns, Row, Value};
 use crate::output::units;
 use crate::spec::env::key_values;
 
@@ -260,7 +260,7 @@ const COLUMNS: Columns = Columns {
         ("Labels", "LABELS"),
         ("CreatedAt", "CREATED AT"),
     ],
-    type_name: "networkContext",
+    type_name: "network.networkContext",
 };
 
 async fn ls(cli: &Cli, matches: &Matches) -> Outcome {
@@ -276,7 +276,7 @@ async fn ls(cli: &Cli, matches: &Matches) -> Outcome {
             .set("IPv4", network.enable_ipv4.unwrap_or(true).to_string())
             .set("IPv6", network.enable_ipv6.to_string())
             .set("Internal", network.internal.to_string())
-            .set("CreatedAt", network.created.as_str())
+            .set("CreatedAt", Value::Time(network.created.as_str().into()).show())
             .labels(&network.labels.clone().unwrap_or_default())
     };
     print_rows(cli, matches, "networksFormat", &COLUMNS, networks.iter().map(row).collect())

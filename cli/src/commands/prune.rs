@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::common::{confirm, filters};
 use crate::cli::Cli;
 use crate::client::{ApiError, Version};
-use crate::cmdline::{Command, Flag, Matches, Outcome, filter, leaf, switch};
+use crate::cmdline::{Command, Flag, Kind, Matches, Outcome, filter, leaf, switch, unsupported};
 use crate::failure::Failure;
 use crate::output::{self, units};
 
@@ -18,6 +18,7 @@ const FILTER: Flag = filter("", "Prune only what fits the conditions (e.g. \"unt
 
 static FLAGS: &[Flag] = &[FILTER, FORCE];
 static IMAGE_FLAGS: &[Flag] = &[switch("all", "a", "Remove all unused images, not just dangling ones")];
+static BUILDER_FLAGS: &[Flag] = &[unsupported("keep-storage", "", Kind::One("bytes"))];
 static VOLUME_FLAGS: &[Flag] = &[switch("all", "a", "Remove all unused volumes, not just anonymous ones")];
 static SYSTEM_FLAGS: &[Flag] =
     &[switch("all", "a", "Remove all unused images, not just dangling ones"), switch("volumes", "", "Prune anonymous volumes too")];
@@ -53,7 +54,7 @@ pub static NETWORK: Command = Command {
 pub static BUILDER: Command = Command {
     usage: "[OPTIONS]",
     about: "Remove build cache",
-    flags: &[FLAGS, IMAGE_FLAGS],
+    flags: &[FLAGS, IMAGE_FLAGS, BUILDER_FLAGS],
     ..leaf(|cli, matches| Box::pin(alone(cli, matches, What::BuildCache)))
 };
 

@@ -2,10 +2,10 @@
 
 use proto_docker::container::{ContainerSummary, Port};
 
-use super::common::{filters, format_flag, print_rows};
+use super::common::{filters, format_flag, print_rows_of};
 use crate::cli::Cli;
 use crate::cmdline::{Command, Flag, Matches, Outcome, Running, filter, int, leaf, switch};
-use crate::output::template::{Columns, Row};
+use crate::output::template::{self, Columns, Row, Value, Wanted};
 use crate::output::units;
 
 static FLAGS: &[Flag] = &[
@@ -28,7 +28,7 @@ pub static COMMAND: Command = Command {
 };
 
 /// Columns of containers, also for `system df -v`.
-pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "ContainerContext" };
+pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "formatter.ContainerContext" };
 
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
@@ -56,6 +56,10 @@ fn run<'a>(cli: &'a Cli, matches: &'a Matches) -> Running<'a> {
 }
 
 async fn show(cli: &Cli, matches: &Matches) -> Outcome {
+    // Before anything is asked for, also where there is nothing to be shown.
+    if let Some(format) = matches.str("format").filter(|format| !format.is_empty()) {
+        template::try_on(format, &COLUMNS, row(&ContainerSummary::default(), true, &Wanted::ALL))?;
+    }
     let mut last = matches.int_or("last", -1);
     if matches.bool("latest") && last == -1 {
         last = 1;
@@ -73,30 +77,31 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
         .fetch()
         .await?;
     let truncate = !matches.bool("no-trunc");
-    let rows = containers.iter().map(|container| row(container, truncate)).collect();
     let columns = Columns { table: if size { WITH_SIZE } else { PLAIN }, ..COLUMNS };
-    print_rows(cli, matches, "psFormat", &columns, rows)
+    print_rows_of(cli, matches, "psFormat", &columns, |wanted| {
+        containers.iter().map(|container| row(container, truncate, wanted)).collect()
+    })
 }
 
-pub fn row(container: &ContainerSummary, truncate: bool) -> Row {
-    let command = if truncate { units::ellipsis(&container.command, 20) } else { container.command.clone() };
-    let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
+pub fn row(container: &ContainerSummary, truncate: bool, wanted: &Wanted) -> Row {
+    let command = || if truncate { units::ellipsis(&container.command, 20) } else { container.command.clone() };
+    let volumes = || container.mounts.iter().filter(|mount| mount.driver == "local").count();
     Row::new()
-        .set("ID", if truncate { units::short_id(&container.id) } else { container.id.clone() })
-        .set("Names", names(container, truncate))
-        .set("Image", image(container, truncate))
-        .set("Command", quote(&command))
-        .set("CreatedAt", units::local_time(container.created))
-        .set("RunningFor", units::ago(container.created))
-        .set("Ports", ports(&container.ports))
-        .set_value("Platform", gotmpl::Value::Nil)
-        .set("State", container.state.as_str())
-        .set("Status", container.status.as_str())
-        .set("Size", size(container))
-        .set("Mounts", mounts(container, truncate))
-        .set("LocalVolumes", volumes.to_string())
-        .set("Networks", container.network_settings.networks.keys().cloned().collect::<Vec<_>>().join(","))
-        .labels(&container.labels)
+        .set_if(wanted, "ID", || if truncate { units::short_id(&container.id) } else { container.id.clone() })
+        .set_if(wanted, "Names", || names(container, truncate))
+        .set_if(wanted, "Image", || image(container, truncate))
+        .set_if(wanted, "Command", || quote(&command()))
+        .set_if(wanted, "CreatedAt", || units::local_time(container.created))
+        .set_if(wanted, "RunningFor", || units::ago(container.created))
+        .set_if(wanted, "Ports", || ports(&container.ports))
+        .set_value("Platform", Value::no_platform())
+        .set_if(wanted, "State", || container.state.as_str())
+        .set_if(wanted, "Status", || container.status.as_str())
+        .set_if(wanted, "Size", || size(container))
+        .set_if(wanted, "Mounts", || mounts(container, truncate))
+        .set_if(wanted, "LocalVolumes", || volumes().to_string())
+        .set_if(wanted, "Networks", || container.network_settings.networks.keys().cloned().collect::<Vec<_>>().join(","))
+        .labels_if(wanted, &container.labels)
 }
 
 fn names(container: &ContainerSummary, truncate: bool) -> String {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::cli::Cli;
-use crate::cmdline::{Args, Command, Flag, Matches, Outcome, Running, leaf, string, switch};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, Running, check, leaf, string, switch};
 use crate::config::credentials;
 use crate::failure::Failure;
 use crate::output::progress::{self, Display};
@@ -12,7 +12,7 @@ use crate::{output, terminal};
 
 static FLAGS: &[Flag] = &[
     switch("all-tags", "a", "Download all tags of the repository"),
-    switch("disable-content-trust", "", "Skip the check of image signatures").default("true"),
+    switch("disable-content-trust", "", "Skip the check of image signatures").default("true").check(check::untrusted),
     string("platform", "", "Platform of the image (os[/arch[/variant]])"),
     switch("quiet", "q", "Show the image's name only"),
 ];

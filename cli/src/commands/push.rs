@@ -4,7 +4,7 @@ use proto_docker::config::Config;
 use proto_docker::container::IdResponse;
 
 use crate::cli::Cli;
-use crate::cmdline::{Args, Command, Flag, Kind, Matches, Outcome, leaf, list, string, switch, unsupported};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, check, leaf, list, string, switch};
 use crate::config::credentials;
 use crate::failure::Failure;
 use crate::output::progress::{self, Display};
@@ -13,9 +13,9 @@ use crate::{output, terminal};
 
 static PUSH_FLAGS: &[Flag] = &[
     switch("all-tags", "a", "Push all tags of the image"),
-    switch("disable-content-trust", "", "Skip the signing of images").default("true"),
+    switch("disable-content-trust", "", "Skip the signing of images").default("true").check(check::untrusted),
     switch("quiet", "q", "Show the image's name only"),
-    unsupported("platform", "", Kind::One("string")),
+    string("platform", "", "Push that platform of the image alone (os/arch[/variant])"),
 ];
 
 pub static PUSH: Command = Command {
@@ -39,6 +39,7 @@ async fn push(cli: &Cli, matches: &Matches) -> Outcome {
     let reference = if all { reference } else { reference.or_latest() };
     let auth = credentials::lookup(cli.config(), credentials::server_key(&reference.domain));
     let call = cli.client()?.post(format!("/images/{}/push", crate::client::path_segment(&reference.familiar_name())));
+    let call = call.query_set("platform", super::common::platform(matches.str("platform"))?);
     let call = call.query_set("tag", reference.tag_or_digest()).header("x-registry-auth", credentials::header(&auth));
     let response = call.send().await?;
     let (mut sink, mut stdout) = (std::io::sink(), std::io::stdout());
@@ -61,6 +62,7 @@ pub static COMMIT: Command = Command {
     names: &["container commit", "commit"],
     flags: &[COMMIT_FLAGS],
     args: Args::Between(1, 2),
+    interspersed: false,
     ..leaf(|cli, matches| Box::pin(commit(cli, matches)))
 };
 

@@ -22,7 +22,7 @@ pub static COMMAND: Command = Command {
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create and run a new container from an image",
     names: &["container run", "run"],
-    flags: &[spec::FLAGS, OWN_FLAGS],
+    flags: &[spec::FLAGS, spec::LIMITS, OWN_FLAGS],
     args: Args::AtLeast(1),
     interspersed: false,
     ..leaf(run)
@@ -36,7 +36,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
     create::check_pull(matches).map_err(with_help)?;
     let client = cli.client()?;
     client.version().await?;
-    let mut request = spec::build(matches).map_err(with_help)?;
+    let mut request = create::request(cli, matches).map_err(with_help)?;
     let detach = matches.bool("detach");
     if detach {
         if matches.changed("attach") {

@@ -8,17 +8,18 @@ use hyper::body::Incoming;
 
 use crate::cli::Cli;
 use crate::client::path_segment;
-use crate::cmdline::{Args, Command, Flag, Kind, Matches, Outcome, leaf, string, unsupported};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, leaf, string};
 use crate::failure::Failure;
 use crate::{output, terminal};
 
-static FLAGS: &[Flag] = &[string("output", "o", "Write to a file, instead of STDOUT"), unsupported("platform", "", Kind::One("string"))];
+static OUTPUT: &[Flag] = &[string("output", "o", "Write to a file, instead of STDOUT")];
+static SAVE_FLAGS: &[Flag] = &[string("platform", "", "Save that platform of the image alone (os/arch[/variant])")];
 
 pub static SAVE: Command = Command {
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "Save one or more images to a tar archive (streamed to STDOUT by default)",
     names: &["image save", "save"],
-    flags: &[FLAGS],
+    flags: &[OUTPUT, SAVE_FLAGS],
     args: Args::AtLeast(1),
     ..leaf(|cli, matches| Box::pin(save(cli, matches)))
 };
@@ -27,14 +28,14 @@ pub static EXPORT: Command = Command {
     usage: "[OPTIONS] CONTAINER",
     about: "Export a container's filesystem as a tar archive",
     names: &["container export", "export"],
-    flags: &[FLAGS],
+    flags: &[OUTPUT],
     args: Args::Exactly(1),
     ..leaf(|cli, matches| Box::pin(export(cli, matches)))
 };
 
 async fn save(cli: &Cli, matches: &Matches) -> Outcome {
     let target = Target::choose("save image", matches.str("output"))?;
-    let mut call = cli.client()?.get("/images/get");
+    let mut call = cli.client()?.get("/images/get").query_set("platform", super::common::platform(matches.str("platform"))?);
     for name in &matches.args {
         call = call.query("names", name);
     }

@@ -34,7 +34,7 @@ const COLUMNS: Columns = Columns {
         ("IsOfficial", "OFFICIAL"),
         ("IsAutomated", "AUTOMATED"),
     ],
-    type_name: "searchContext",
+    type_name: "registry.searchContext",
 };
 
 async fn go(cli: &Cli, matches: &Matches) -> Outcome {

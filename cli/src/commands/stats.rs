@@ -48,7 +48,7 @@ const COLUMNS: Columns = Columns {
         ("BlockIO", "BLOCK I/O"),
         ("PIDs", "PIDS"),
     ],
-    type_name: "statsContext",
+    type_name: "container.statsContext",
 };
 
 const REDRAW: Duration = Duration::from_millis(500);

@@ -11,6 +11,7 @@ pub static COMMAND: Command = Command {
     about: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     names: &["image tag", "tag"],
     args: Args::Exactly(2),
+    interspersed: false,
     ..leaf(|cli, matches| Box::pin(go(cli, matches)))
 };
 

@@ -5,39 +5,24 @@ use proto_docker::container::{UpdateRequest, UpdateResponse};
 use super::common::for_each;
 use crate::cli::Cli;
 use crate::client::path_segment;
-use crate::cmdline::{Args, Command, Flag, Kind, Matches, Outcome, bytes, check, int, leaf, one, string, unsupported};
+use crate::cmdline::{Args, Command, Flag, Matches, Outcome, check, leaf, string};
 use crate::failure::Failure;
+use crate::spec::LIMITS;
 use crate::spec::resources::parse_restart;
 
-static FLAGS: &[Flag] = &[
-    one("blkio-weight", "", "uint16", "Relative weight of block IO, from 10 to 1000, or 0 for none").check(check::uint16).default("0"),
-    int("cpu-period", "", "Period of the CPU limit in microseconds (CFS)"),
-    int("cpu-quota", "", "CPU time per period in microseconds (CFS)"),
-    int("cpu-rt-period", "", "Period of the real-time CPU limit in microseconds"),
-    int("cpu-rt-runtime", "", "Real-time CPU time per period in microseconds"),
-    int("cpu-shares", "c", "Relative weight of CPU time"),
-    one("cpus", "", "decimal", "Number of CPUs").check(check::cpus),
-    string("cpuset-cpus", "", "CPUs that may be used (0-3, 0,1)"),
-    string("cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)"),
-    bytes("memory", "m", "Memory limit"),
-    bytes("memory-reservation", "", "Memory soft limit"),
-    bytes("memory-swap", "", "Limit of memory and swap together: '-1' for unlimited swap"),
-    int("pids-limit", "", "Limit the number of processes (-1 for unlimited)"),
-    string("restart", "", "When to restart the container after it exits"),
-    unsupported("kernel-memory", "", Kind::One("bytes")),
-];
+static FLAGS: &[Flag] = &[string("restart", "", "When to restart the container after it exits")];
 
 pub static COMMAND: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Update configuration of one or more containers",
     names: &["container update", "update"],
-    flags: &[FLAGS],
+    flags: &[LIMITS, FLAGS],
     args: Args::AtLeast(1),
     ..leaf(|cli, matches| Box::pin(go(cli, matches)))
 };
 
 async fn go(cli: &Cli, matches: &Matches) -> Outcome {
-    if !FLAGS.iter().any(|flag| matches.changed(flag.name)) {
+    if !COMMAND.all_flags().any(|flag| matches.changed(flag.name)) {
         return Err(Failure::message("you must provide one or more flags when using this command"));
     }
     let client = cli.client()?;

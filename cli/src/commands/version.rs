@@ -7,7 +7,8 @@ use super::common::json_format_flag;
 use crate::cli::Cli;
 use crate::client::API_VERSION;
 use crate::cmdline::{Command, Flag, Matches, Outcome, Running, leaf};
-use crate::output::{self, table, template};
+use crate::output::template::{Answers, Subject};
+use crate::output::{self, table};
 
 /// What this program was built from, as far as the build knew.
 pub const BUILD: &str = match option_env!("RCONTAINERD_GIT_COMMIT") {
@@ -24,17 +25,22 @@ fn run<'a>(cli: &'a Cli, matches: &'a Matches) -> Running<'a> {
 }
 
 async fn show(cli: &Cli, matches: &Matches) -> Outcome {
+    let template =
+        matches.str("format").filter(|format| !format.is_empty()).map(|format| Answers::parse(format, Subject::Version)).transpose()?;
     let server = fetch(cli).await;
     let used = match cli.client() {
         Ok(client) if server.is_ok() => client.version().await?.to_string(),
         _ => API_VERSION.to_string(),
     };
-    if let Some(format) = matches.str("format") {
+    if let Some(template) = template {
         let (value, failure) = match server {
             Ok(version) => (document(cli, &used, Some(&version)), None),
             Err(failure) => (document(cli, &used, None), Some(failure)),
         };
-        output::line(&template::execute_json(format, &value)?)?;
+        let mut text = String::new();
+        let done = template.execute(Subject::Version, &value, &mut text);
+        output::line(&text)?;
+        done?;
         return failure.map_or(Ok(()), Err);
     }
     let mut text = client_part(cli, &used);

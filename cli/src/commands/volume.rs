@@ -117,7 +117,7 @@ pub const COLUMNS: Columns = Columns {
         ("Group", "GROUP"),
         ("Status", "STATUS"),
     ],
-    type_name: "volumeContext",
+    type_name: "formatter.volumeContext",
 };
 
 pub fn row(volume: &Volume) -> Row {

@@ -9,6 +9,8 @@ use crate::client::endpoint::TlsFiles;
 use crate::failure::Failure;
 
 pub const DEFAULT: &str = "default";
+/// What a context may keep for TLS.
+pub const TLS_FILES: [&str; 3] = ["ca.pem", "cert.pem", "key.pem"];
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -139,7 +141,13 @@ impl Store {
     /// When it cannot be read or written.
     pub fn import_tls(&self, name: &str, file: &str, source: &Path) -> Result<(), Failure> {
         let bytes = std::fs::read(source).map_err(|err| Failure::message(format!("{}: {err}", source.display())))?;
-        super::write_private(&self.tls_directory(name).join("docker").join(file), &bytes)
+        self.write_tls(name, file, &bytes)
+    }
+
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_tls(&self, name: &str, file: &str, bytes: &[u8]) -> Result<(), Failure> {
+        super::write_private(&self.tls_directory(name).join("docker").join(file), bytes)
     }
 }
 

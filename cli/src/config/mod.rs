@@ -2,6 +2,8 @@
 
 pub mod context;
 pub mod credentials;
+mod helper;
+mod keyring;
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +40,7 @@ impl ConfigFile {
         let root = match std::fs::read(&path) {
             Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => Map::new(),
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|err| {
-                eprintln!("WARNING: Error loading config file: {}: {err}", path.display());
+                eprintln!("WARNING: Error parsing config file ({}): {err}", path.display());
                 Map::new()
             }),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Map::new(),
@@ -56,6 +58,21 @@ impl ConfigFile {
 
     pub fn object(&self, key: &str) -> Option<&Map<String, Value>> {
         self.root.get(key).and_then(Value::as_object)
+    }
+
+    /// `proxies`: variables for containers, those of this engine or else the default ones.
+    pub fn proxies(&self, host: &str) -> Vec<(&'static str, &str)> {
+        const KEYS: [(&str, &str); 5] = [
+            ("HTTP_PROXY", "httpProxy"),
+            ("HTTPS_PROXY", "httpsProxy"),
+            ("NO_PROXY", "noProxy"),
+            ("FTP_PROXY", "ftpProxy"),
+            ("ALL_PROXY", "allProxy"),
+        ];
+        let all = self.object("proxies");
+        let Some(own) = all.and_then(|all| all.get(host).or_else(|| all.get("default"))) else { return Vec::new() };
+        let value = |key| own.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+        KEYS.into_iter().filter_map(|(name, key)| Some((name, value(key)?))).collect()
     }
 
     pub fn object_mut(&mut self, key: &str) -> &mut Map<String, Value> {

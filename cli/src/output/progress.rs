@@ -32,6 +32,10 @@ impl<'a> Display<'a> {
         if let Some(text) = error_of(message) {
             return Err(Failure::message(text));
         }
+        // Facts for programs, such as the digest of what was pushed.
+        if message.aux.is_some() {
+            return Ok(());
+        }
         let moving = message.progress_detail.is_some() || !message.progress.is_empty();
         let mut up = 0;
         if !message.id.is_empty() && moving {
@@ -218,6 +222,12 @@ mod tests {
             "\x1b[2A\x1b[2K\ra: Downloading       5B/10B\r\x1b[2B"
         );
         assert_eq!(shown(Some(80), &stream), want);
+    }
+
+    #[test]
+    fn facts_for_programs_print_nothing() {
+        let aux = JsonMessage { aux: Some(serde_json::json!({"Tag": "v1"})), ..JsonMessage::default() };
+        assert_eq!(shown(None, std::slice::from_ref(&aux)) + &shown(Some(80), &[aux]), "");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub fn align_with(text: &str, min_width: usize, padding: usize) -> String {
         while start < lines.len() {
             let end = (start..lines.len()).find(|row| widths[*row].len() <= column).unwrap_or(lines.len());
             let block = start..end;
-            let widest = block.clone().map(|row| lines[row][column].chars().count() + padding).max().unwrap_or(0).max(min_width);
+            let widest = block.clone().map(|row| width(lines[row][column]) + padding).max().unwrap_or(0).max(min_width);
             for row in block {
                 widths[row][column] = widest;
             }
@@ -30,14 +30,19 @@ pub fn align_with(text: &str, min_width: usize, padding: usize) -> String {
         if index > 0 {
             out.push('\n');
         }
-        for (cell, width) in cells.iter().zip(widths) {
+        for (cell, wide) in cells.iter().zip(widths) {
             out.push_str(cell);
-            out.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
+            out.extend(std::iter::repeat_n(' ', wide - width(cell)));
         }
         out.push_str(cells.last().unwrap_or(&""));
     }
     out.push_str(ending);
     out
+}
+
+/// In characters.
+fn width(cell: &str) -> usize {
+    if cell.is_ascii() { cell.len() } else { cell.chars().count() }
 }
 
 #[cfg(test)]
@@ -49,5 +54,6 @@ mod tests {
         let text = "CONTAINER ID\tIMAGE\tNAMES\n0123456789ab\tbusybox\tx\n";
         assert_eq!(align(text), "CONTAINER ID   IMAGE     NAMES\n0123456789ab   busybox   x\n");
         assert_eq!(align("plain\nlines\n"), "plain\nlines\n");
+        assert_eq!(align("└─ ä\tb\n"), "└─ ä      b\n", "wide in characters, not bytes");
     }
 }

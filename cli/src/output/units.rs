@@ -116,7 +116,8 @@ pub fn timestamp(text: &str) -> Result<String, String> {
     if text.is_empty() {
         return Ok(String::new());
     }
-    if let Ok(nanos) = parse_duration(text) {
+    // As docker has it: the start of all time, not no time ago.
+    if let Some(nanos) = parse_duration(text).ok().filter(|_| text != "0") {
         let then = Timestamp::now().as_nanosecond() - i128::from(nanos);
         return Ok(format!("{}.{:09}", then.div_euclid(1_000_000_000), then.rem_euclid(1_000_000_000)));
     }
@@ -200,6 +201,7 @@ mod tests {
     #[test]
     fn moments() {
         assert_eq!(timestamp("1700000000"), Ok("1700000000".into()));
+        assert_eq!(timestamp("0"), Ok("0".into()));
         assert_eq!(timestamp("2013-01-02T13:23:37Z"), Ok("1357133017.000000000".into()));
         assert_eq!(timestamp("2013-01-02T13:23:37.5Z"), Ok("1357133017.500000000".into()));
         assert!(timestamp("10m").is_ok());

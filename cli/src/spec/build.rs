@@ -33,7 +33,12 @@ pub fn build(matches: &Matches) -> Result<CreateRequest, Failure> {
     place(&mut host, matches)?;
     limits(&mut host, matches)?;
     isolation(&mut host, matches)?;
-    Ok(CreateRequest { config, host_config: Some(host), networking_config: Some(NetworkingConfig { endpoints_config: Some(endpoints) }) })
+    Ok(CreateRequest {
+        config,
+        runtime: None,
+        host_config: Some(host),
+        networking_config: Some(NetworkingConfig { endpoints_config: Some(endpoints) }),
+    })
 }
 
 fn optional<T>(list: Vec<T>) -> Option<Vec<T>> {

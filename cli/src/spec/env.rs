@@ -19,6 +19,18 @@ pub fn collect(files: &[String], flags: &[String]) -> Result<Vec<String>, Failur
     Ok(all)
 }
 
+/// Proxies of the configuration, for those that the flags do not speak of.
+pub fn add_proxies(env: &mut Option<Vec<String>>, flags: &[String], proxies: &[(&str, &str)]) {
+    let given = |name: &str| flags.iter().any(|flag| flag.split('=').next() == Some(name));
+    for (name, value) in proxies {
+        for name in [(*name).to_owned(), name.to_lowercase()] {
+            if !given(&name) {
+                env.get_or_insert_default().push(format!("{name}={value}"));
+            }
+        }
+    }
+}
+
 /// `NAME=value` as it is, `NAME` with the value from the environment, or nothing if it has none.
 fn resolve(entry: &str) -> Option<String> {
     if entry.contains('=') {
@@ -83,6 +95,13 @@ mod tests {
         std::fs::remove_file(&dir).expect("removes");
         let path = format!("PATH={}", std::env::var("PATH").expect("has a PATH"));
         assert_eq!(all, ["A=1", &path, "C=", "RDOCKER_SURELY_UNSET"]);
+    }
+
+    #[test]
+    fn proxies_come_in_both_spellings_unless_given() {
+        let mut env = None;
+        add_proxies(&mut env, &["http_proxy=mine".into(), "NO_PROXY".into()], &[("HTTP_PROXY", "http://p"), ("NO_PROXY", "*.x")]);
+        assert_eq!(env.expect("some"), ["HTTP_PROXY=http://p", "no_proxy=*.x"]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The flags that `run` and `create` share.
+//! The flags that `run` and `create` share, and those of them that `update` has too.
 
 use super::{device, mount, resources};
 use crate::cmdline::{Flag, Kind, bytes, check, duration, int, list, many, one, string, switch, unsupported};
@@ -7,28 +7,19 @@ pub static FLAGS: &[Flag] = &[
     list("add-host", "", "Add a line to the container's hosts file (host:ip)").check(check::extra_host),
     many("annotation", "", "map", "Pass an annotation on to the OCI runtime").check(check::key_value),
     list("attach", "a", "Attach to STDIN, STDOUT or STDERR").check(check::stream),
-    one("blkio-weight", "", "uint16", "Relative weight of block IO, from 10 to 1000, or 0 for none").check(check::uint16).default("0"),
     list("blkio-weight-device", "", "Relative weight of block IO per device (path:weight)").check(resources::weight_device),
     list("cap-add", "", "Add Linux capabilities"),
     list("cap-drop", "", "Drop Linux capabilities"),
     string("cgroup-parent", "", "Parent cgroup of the container"),
     string("cgroupns", "", "Cgroup namespace to use (host|private)"),
     string("cidfile", "", "Write the container ID to the file"),
-    int("cpu-period", "", "Period of the CPU limit in microseconds (CFS)"),
-    int("cpu-quota", "", "CPU time per period in microseconds (CFS)"),
-    int("cpu-rt-period", "", "Period of the real-time CPU limit in microseconds"),
-    int("cpu-rt-runtime", "", "Real-time CPU time per period in microseconds"),
-    int("cpu-shares", "c", "Relative weight of CPU time"),
-    one("cpus", "", "decimal", "Number of CPUs").check(check::cpus),
-    string("cpuset-cpus", "", "CPUs that may be used (0-3, 0,1)"),
-    string("cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)"),
     list("device", "", "Add a device of the host"),
     list("device-cgroup-rule", "", "Add a rule to the list of allowed devices").check(device::check_rule),
     list("device-read-bps", "", "Limit reading from a device (path:bytes per second)").check(resources::throttle_bytes),
     list("device-read-iops", "", "Limit reading from a device (path:operations per second)").check(resources::throttle_count),
     list("device-write-bps", "", "Limit writing to a device (path:bytes per second)").check(resources::throttle_bytes),
     list("device-write-iops", "", "Limit writing to a device (path:operations per second)").check(resources::throttle_count),
-    switch("disable-content-trust", "", "Skip the check of image signatures").default("true"),
+    switch("disable-content-trust", "", "Skip the check of image signatures").default("true").check(check::untrusted),
     list("dns", "", "Set DNS servers").check(check::ip_address),
     list("dns-opt", "", "Set DNS options").hidden(),
     list("dns-option", "", "Set DNS options"),
@@ -58,9 +49,6 @@ pub static FLAGS: &[Flag] = &[
     string("log-driver", "", "Logging driver of the container"),
     list("log-opt", "", "Options of the logging driver"),
     string("mac-address", "", "MAC address of the container (e.g., 92:d0:c6:0a:29:33)"),
-    bytes("memory", "m", "Memory limit"),
-    bytes("memory-reservation", "", "Memory soft limit"),
-    bytes("memory-swap", "", "Limit of memory and swap together: '-1' for unlimited swap"),
     int("memory-swappiness", "", "Swappiness of the container's memory (0 to 100)").default("-1"),
     many("mount", "", "mount", "Attach a filesystem to the container").check(mount::check),
     string("name", "", "Name of the container"),
@@ -72,7 +60,6 @@ pub static FLAGS: &[Flag] = &[
     switch("oom-kill-disable", "", "Disable the OOM killer"),
     int("oom-score-adj", "", "Adjust the host's preference for whom to kill (-1000 to 1000)"),
     string("pid", "", "PID namespace to use"),
-    int("pids-limit", "", "Limit the number of processes (-1 for unlimited)"),
     string("platform", "", "Platform of the image (os[/arch[/variant]])"),
     switch("privileged", "", "Give the container all privileges of the host"),
     list("publish", "p", "Publish a port of the container on the host"),
@@ -105,6 +92,23 @@ pub static FLAGS: &[Flag] = &[
     unsupported("io-maxbandwidth", "", Kind::One("bytes")),
     unsupported("io-maxiops", "", Kind::One("uint")),
     unsupported("isolation", "", Kind::One("string")),
-    unsupported("kernel-memory", "", Kind::One("bytes")),
     unsupported("use-api-socket", "", Kind::Bool),
+];
+
+/// Limits that can be set at the start and changed later.
+pub static LIMITS: &[Flag] = &[
+    one("blkio-weight", "", "uint16", "Relative weight of block IO, from 10 to 1000, or 0 for none").check(check::uint16).default("0"),
+    int("cpu-period", "", "Period of the CPU limit in microseconds (CFS)"),
+    int("cpu-quota", "", "CPU time per period in microseconds (CFS)"),
+    int("cpu-rt-period", "", "Period of the real-time CPU limit in microseconds"),
+    int("cpu-rt-runtime", "", "Real-time CPU time per period in microseconds"),
+    int("cpu-shares", "c", "Relative weight of CPU time"),
+    one("cpus", "", "decimal", "Number of CPUs").check(check::cpus),
+    string("cpuset-cpus", "", "CPUs that may be used (0-3, 0,1)"),
+    string("cpuset-mems", "", "Memory nodes that may be used (0-3, 0,1)"),
+    bytes("memory", "m", "Memory limit"),
+    bytes("memory-reservation", "", "Memory soft limit"),
+    bytes("memory-swap", "", "Limit of memory and swap together: '-1' for unlimited swap"),
+    int("pids-limit", "", "Limit the number of processes (-1 for unlimited)"),
+    unsupported("kernel-memory", "", Kind::One("bytes")),
 ];

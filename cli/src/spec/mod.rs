@@ -12,4 +12,4 @@ pub mod security;
 mod volume;
 
 pub use build::build;
-pub use flags::FLAGS;
+pub use flags::{FLAGS, LIMITS};
