@@ -1,16 +1,16 @@
 //! Replays `transcripts/*.txt` with our client and with docker's own (28 and 20.10) against one engine.
 //!
-//! `TRANSCRIPTS_HOST` names an engine that runs already (`unix:///…`); without it a [`TestHost`] is started for each client.
-//! A docker client that is not installed is told and left out, unless `TRANSCRIPTS_ALL` is set: then it fails the test.
+//! `TRANSCRIPTS_HOST` names an engine that runs already (`unix:///…`); without it a [`TestHost`] is started for each client, with a
+//! registry in it that stands for docker.io. `TRANSCRIPTS_ONLY` chooses files by a part of their names.
 
 mod runner;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rcontainerd_tests::{TestHost, image};
+use rcontainerd_tests::{Client, Registry, TestHost, image};
 use runner::play::Stage;
-use runner::script::{self, Client, Kind};
+use runner::script::{self, Kind};
 
 fn transcripts() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("cli/transcripts");
@@ -25,45 +25,18 @@ fn transcripts() -> Vec<PathBuf> {
     files
 }
 
-/// The client's program, if it is there.
-fn program(client: Client) -> Option<PathBuf> {
-    let (variable, usual, version) = match client {
-        Client::Ours => return Some(ours()),
-        Client::Docker28 => ("DOCKER_28", "/usr/local/bin/docker", "version 28."),
-        Client::Docker20 => ("DOCKER_20", "/usr/bin/docker", "version 20.10"),
-    };
-    let path = std::env::var_os(variable).map_or_else(|| PathBuf::from(usual), PathBuf::from);
-    let said = Command::new(&path).arg("--version").output().ok()?;
-    String::from_utf8_lossy(&said.stdout).contains(version).then_some(path)
-}
-
-/// `RDOCKER`, or the one that was built with this test.
-fn ours() -> PathBuf {
-    if let Some(path) = std::env::var_os("RDOCKER") {
-        return PathBuf::from(path);
-    }
-    let test = std::env::current_exe().expect("this program has a path");
-    let built = test.ancestors().nth(2).expect("tests lie in target/*/deps").join("rdocker");
-    assert!(built.exists(), "{} is missing: build rdocker first", built.display());
-    built
-}
-
 /// One replay at a time: with one engine for all, they would take each other's names.
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn replay(client: Client) {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let Some(program) = program(client) else {
-        assert!(std::env::var_os("TRANSCRIPTS_ALL").is_none(), "{client:?} is not installed");
-        eprintln!("left out: {client:?} is not installed");
-        return;
-    };
-    let engine = Engine::start();
+    let program = client.program();
     let images = images();
+    let engine = Engine::start(images.path());
     let (mut done, mut later, mut failures) = (0, 0, Vec::new());
     for path in transcripts() {
         let root = tempfile::tempdir().expect("create a temporary directory");
-        let stage = Stage::new(root.path(), &program, &engine.host(), images.path());
+        let stage = Stage::new(root.path(), &program, &engine, images.path());
         for step in script::read(&path, client, engine.is_another()) {
             println!("{client:?} {}: {}", step.place, step.command);
             match (&step.kind, stage.play(&step)) {
@@ -82,29 +55,49 @@ fn replay(client: Client) {
     assert!(failures.is_empty(), "{client:?}: {done}/{total}\n\n{}", failures.join("\n\n"));
 }
 
-/// Archives for `docker load -i $IMAGES/NAME.tar`.
+/// Archives for `docker load -i $IMAGES/NAME.tar` and for the registry.
 fn images() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("create a temporary directory");
     let layer = image::busybox_layer();
-    for name in ["alpine", "busybox", "debian", "ubuntu"] {
+    let make = |name: &str, layer: &[u8], command: &[&str]| {
+        let config = serde_json::json!({"Cmd": command, "Env": ["PATH=/usr/bin:/bin"], "Labels": {"name": name}});
+        image::archive(&directory.path().join(format!("{name}.tar")), &format!("{name}:latest"), layer, &config);
+    };
+    for name in NAMES {
         // One layer, four images: each has an id of its own.
-        let config = serde_json::json!({"Cmd": ["sh"], "Env": ["PATH=/usr/bin:/bin"], "Labels": {"name": name}});
-        image::archive(&directory.path().join(format!("{name}.tar")), &format!("{name}:latest"), &layer, &config);
+        make(name, &layer, &["sh"]);
     }
+    make("hello-world", &image::static_layer(), &["/bin/busybox", "echo", "Hello from Docker!"]);
     directory
 }
 
+const NAMES: [&str; 4] = ["alpine", "busybox", "debian", "ubuntu"];
+
 /// The engine that the clients speak to.
-enum Engine {
+pub enum Engine {
     Given(String),
-    Own(Box<TestHost>),
+    // Fields are dropped in order: the registry lives in the host's network.
+    Own(Registry, Box<TestHost>),
 }
 
 impl Engine {
-    fn start() -> Self {
-        match std::env::var("TRANSCRIPTS_HOST") {
-            Ok(host) => Self::Given(host),
-            Err(_) => Self::Own(Box::new(TestHost::start())),
+    fn start(images: &Path) -> Self {
+        if let Ok(host) = std::env::var("TRANSCRIPTS_HOST") {
+            return Self::Given(host);
+        }
+        let host = Box::new(TestHost::start_with("[registry]\nmirrors = [\"http://127.0.0.1:5000\"]\n"));
+        let registry = Registry::start(&host);
+        for name in NAMES.into_iter().chain(["hello-world"]) {
+            registry.push(&host, &images.join(format!("{name}.tar")), &format!("library/{name}:latest"), "v2s2");
+        }
+        Self::Own(registry, host)
+    }
+
+    /// A shell beside the engine: where its ports are.
+    pub fn shell(&self) -> Command {
+        match self {
+            Self::Given(_) => Command::new("sh"),
+            Self::Own(_, host) => host.command("sh"),
         }
     }
 
@@ -113,10 +106,11 @@ impl Engine {
         matches!(self, Self::Given(_)) && std::env::var("TRANSCRIPTS_ENGINE").is_ok_and(|name| name == "docker")
     }
 
-    fn host(&self) -> String {
+    /// As `DOCKER_HOST` has it.
+    pub fn host(&self) -> String {
         match self {
             Self::Given(host) => host.clone(),
-            Self::Own(host) => format!("unix://{}", host.socket().display()),
+            Self::Own(_, host) => format!("unix://{}", host.socket().display()),
         }
     }
 }

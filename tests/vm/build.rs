@@ -13,6 +13,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Files out of Debian packages.
 pub struct Packages {
     pub kernel: PathBuf,
+    overlay: PathBuf,
     busybox: PathBuf,
 }
 
@@ -36,6 +37,9 @@ pub fn guest_programs() -> Result<Programs> {
     let mut programs = Vec::new();
     let bins = executables(&["build", "-p", "rrun", "-p", "rcontainerd-init"])?;
     let tests = executables(&["test", "--no-run", "-p", "rrun-cgroup", "--test", "real", "--test", "vm-guest"])?;
+    let units = executables(&["test", "--no-run", "-p", "rrun-sys", "--lib"])?;
+    let unit = units.first().context("cargo built no tests of rrun-sys")?;
+    programs.push(("test-sys", unit.1.clone()));
     for name in ["rrun", "rcontainerd-init"] {
         programs.push((name, find(&bins, name)?));
     }
@@ -76,15 +80,17 @@ pub fn debian_files() -> Result<Packages> {
     let dir = target_dir().join("vm");
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
     let kernel_package = kernel_package()?;
-    let kernel = unpacked(&dir, &kernel_package)?.join("boot");
-    let kernel = fs::read_dir(&kernel)?
+    let package = unpacked(&dir, &kernel_package)?;
+    let overlay = package.join("overlay.ko");
+    ensure!(overlay.exists(), "{} is of an older checkout: remove it", package.display());
+    let kernel = fs::read_dir(package.join("boot"))?
         .filter_map(std::result::Result::ok)
         .map(|entry| entry.path())
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-")))
         .with_context(|| format!("{kernel_package} holds no /boot/vmlinuz-*"))?;
     let busybox = unpacked(&dir, "busybox-static")?;
     let busybox = ["usr/bin/busybox", "bin/busybox"].iter().map(|path| busybox.join(path)).find(|path| path.exists());
-    Ok(Packages { kernel, busybox: busybox.context("busybox-static holds no busybox")? })
+    Ok(Packages { kernel, overlay, busybox: busybox.context("busybox-static holds no busybox")? })
 }
 
 /// `linux-image-cloud-amd64` only points at the newest kernel's package.
@@ -112,8 +118,11 @@ fn unpacked(dir: &Path, package: &str) -> Result<PathBuf> {
         .map(|entry| entry.path())
         .find(|p| p.extension().is_some_and(|e| e == "deb"));
     let Some(deb) = deb else { bail!("apt-get download {package} left no file") };
-    // Of a kernel only /boot: its modules are hundreds of megabytes that nobody loads here.
-    let extract = "dpkg-deb --fsys-tarfile \"$1\" | tar -x -C \"$2\" --wildcards './boot/vmlinuz-*' './bin/busybox' './usr/bin/busybox'; test -e \"$2\"/boot -o -e \"$2\"/bin -o -e \"$2\"/usr";
+    // Of a kernel only /boot and one module: all of them are hundreds of megabytes that nobody loads here.
+    let extract = "cd \"$2\"; dpkg-deb --fsys-tarfile \"$1\" |
+        tar -x --wildcards './boot/vmlinuz-*' './bin/busybox' './usr/bin/busybox' './lib/modules/*/overlay.ko*' './usr/lib/modules/*/overlay.ko*'
+        module=$(find . -name 'overlay.ko*'); case $module in *.xz) xz -dc \"$module\" >overlay.ko ;; *.ko) mv \"$module\" overlay.ko ;; esac
+        test -e boot -o -e bin -o -e usr";
     output(Command::new("sh").args(["-c", extract, "sh"]).arg(&deb).arg(&part))?;
     fs::remove_file(&deb)?;
     fs::rename(&part, &done)?;
@@ -128,6 +137,7 @@ pub fn initramfs(packages: &Packages, programs: &Programs) -> Result<PathBuf> {
         archive.directory(directory);
     }
     archive.device("dev/console", 5, 1);
+    archive.program("overlay.ko", &read(&packages.overlay)?);
     archive.program("bin/busybox", &read(&packages.busybox)?);
     archive.symlink("bin/sh", "busybox");
     archive.program("init", include_bytes!("init.sh"));

@@ -3,5 +3,5 @@
 export PATH=/bin
 /bin/busybox --install -s /bin
 mount -t tmpfs -o mode=0755 tmpfs /new
-cp -a /bin /dev /etc /proc /root /run /run-tests /sys /tmp /new/
+cp -a /bin /dev /etc /proc /root /run /overlay.ko /run-tests /sys /tmp /new/
 exec switch_root /new /bin/sh /run-tests

@@ -21,10 +21,23 @@ impl Drop for Machine {
     }
 }
 
+/// What a machine boots, and what it is made of.
+pub struct Boot<'a> {
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    /// Kernel parameters besides those of every machine.
+    pub parameters: String,
+    pub memory_mib: u32,
+    /// Images of virtio disks, in order; what the guest writes to them is forgotten with the machine.
+    pub disks: &'a [&'a Path],
+    /// Whether a reboot of the guest boots it again, or ends the machine.
+    pub reboots: bool,
+}
+
 /// Boots, prints every line with its time, returns when the verdict is in.
-pub fn run(kernel: &Path, initramfs: &Path, filter: &str, patience: Duration) -> Result<()> {
+pub fn run(boot: &Boot<'_>, patience: Duration) -> Result<()> {
     let start = Instant::now();
-    let (machine, console) = boot(kernel, initramfs, filter)?;
+    let (machine, console) = boot.start()?;
     let lines = lines_of(console);
     let mut failures = Vec::new();
     let mut passed = 0;
@@ -62,23 +75,34 @@ fn judge(verdict: &str, passed: usize, failures: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn boot(kernel: &Path, initramfs: &Path, filter: &str) -> Result<(Machine, ChildStdout)> {
-    let append =
-        format!("console=ttyS0 loglevel=1 panic=-1 cgroup_no_v1=all random.trust_cpu=on mitigations=off nokaslr vm.filter={filter}");
-    let mut child = Command::new(QEMU)
-        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-nodefaults", "-no-user-config"])
-        .args(["-no-reboot", "-display", "none", "-serial", "stdio", "-nic", "none"])
-        .arg("-kernel")
-        .arg(kernel)
-        .arg("-initrd")
-        .arg(initramfs)
-        .args(["-append", &append])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("start {QEMU}: install it by `apt-get install --no-install-recommends qemu-system-x86`"))?;
-    let console = child.stdout.take().context("qemu has no standard output")?;
-    Ok((Machine(child), console))
+impl Boot<'_> {
+    fn start(&self) -> Result<(Machine, ChildStdout)> {
+        // Without no_timer_check a busy machine makes an emulated kernel believe that its timer is dead.
+        let append =
+            format!("console=ttyS0 loglevel=1 panic=-1 random.trust_cpu=on mitigations=off nokaslr no_timer_check {}", self.parameters);
+        let mut command = Command::new(QEMU);
+        command
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-nodefaults", "-no-user-config"])
+            .args(["-display", "none", "-serial", "stdio", "-nic", "none", "-m", &self.memory_mib.to_string()])
+            .arg("-kernel")
+            .arg(self.kernel)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .args(["-append", &append]);
+        if !self.reboots {
+            command.arg("-no-reboot");
+        }
+        for disk in self.disks {
+            command.arg("-drive").arg(format!("file={},format=raw,if=virtio,snapshot=on", disk.display()));
+        }
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {QEMU}: install it by `apt-get install --no-install-recommends qemu-system-x86`"))?;
+        let console = child.stdout.take().context("qemu has no standard output")?;
+        Ok((Machine(child), console))
+    }
 }
 
 /// Lines as they come. The thread ends with the machine.

@@ -4,7 +4,7 @@
 //! ```text
 //! cargo test -p rcontainerd-tests --test vm [-- FILTER]
 //! kernel, busybox: Debian packages, downloaded once, not installed → target/vm/
-//! guest programs:  rrun, rcontainerd-init, tests of rrun-cgroup, tests/vm/guest.rs; static
+//! guest programs:  rrun, rcontainerd-init, tests of rrun-cgroup and rrun-sys, tests/vm/guest.rs; static
 //!        └→ initramfs → qemu-system-x86_64 -accel tcg → /init runs the tests → serial console → here
 //! ```
 //! Fails if a test fails, the kernel panics, the machine ends without a verdict, or the time is over.
@@ -43,7 +43,15 @@ fn run(filter: &str) -> anyhow::Result<()> {
     let packages = build::debian_files()?;
     let initramfs = build::initramfs(&packages, &guest)?;
     phase("kernel and initramfs", start, Some(BUDGET));
-    machine::run(&packages.kernel, &initramfs, filter, BUDGET.saturating_sub(start.elapsed()))?;
+    let boot = machine::Boot {
+        kernel: &packages.kernel,
+        initramfs: &initramfs,
+        parameters: format!("cgroup_no_v1=all vm.filter={filter}"),
+        memory_mib: 1024,
+        disks: &[],
+        reboots: false,
+    };
+    machine::run(&boot, BUDGET.saturating_sub(start.elapsed()))?;
     phase("everything", start, Some(BUDGET));
     Ok(())
 }

@@ -24,6 +24,9 @@ run() {
 # Skipped: what is about hierarchies that this kernel does not have, and about controllers that it does have.
 run test-cgroup --skip _hybrid --skip _v1 --skip controller_is_missing
 run test-guest
+insmod /overlay.ko
+# Debian 12's kernel mounts overlays as those before 6.5 do.
+run test-sys filesystem::
 left=$(find /sys/fs/cgroup -mindepth 1 -type d ! -path /sys/fs/cgroup/init)
 if [ -n "$left" ]; then
     echo "vm: cgroups were left behind: $left"

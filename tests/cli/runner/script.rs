@@ -2,21 +2,13 @@
 
 use std::path::Path;
 
-/// One of the clients that transcripts are replayed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Client {
-    Ours,
-    Docker28,
-    Docker20,
-}
+use rcontainerd_tests::Client;
 
-impl Client {
-    fn mark(self) -> &'static str {
-        match self {
-            Self::Ours => "r",
-            Self::Docker28 => "28",
-            Self::Docker20 => "20",
-        }
+fn mark(client: Client) -> &'static str {
+    match client {
+        Client::Ours => "r",
+        Client::Docker28 => "28",
+        Client::Docker20 => "20",
     }
 }
 
@@ -91,7 +83,7 @@ fn meant_for<'a>(line: &'a str, client: Client, place: &str) -> Option<&'a str> 
         return Some(line);
     };
     assert!(!rest.is_empty(), "{place}: nothing after the client's mark");
-    marks.split(',').any(|mark| mark == client.mark()).then_some(rest)
+    marks.split(',').any(|mark| mark == self::mark(client)).then_some(rest)
 }
 
 fn expect(step: &mut Step, line: &str, place: &str) {

@@ -1,10 +1,11 @@
 //! Pulls from a real registry.
 
-use rcontainerd_tests::{Registry, TestHost, image};
+use rcontainerd_tests::{Client, Registry, TestHost, each_client, image};
 
-#[test]
-fn run_pulls_what_is_missing() {
-    let host = TestHost::start();
+each_client!(run_pulls_what_is_missing, a_missing_image_is_told_as_docker_tells_it);
+
+fn run_pulls_what_is_missing(client: Client) {
+    let host = TestHost::start().with_client(client);
     let registry = Registry::start(&host);
     let archive = host.path().join("image.tar");
     image::busybox_archive(&archive, "busybox:latest");
@@ -12,7 +13,7 @@ fn run_pulls_what_is_missing() {
     for (format, layer) in [("v2s2", "Pull complete"), ("oci", "Already exists")] {
         registry.push(&host, &archive, &format!("{format}:1"), format);
         let name = format!("{}/{format}:1", registry.address);
-        let outcome = host.rdocker(["run", "--rm", "--network", "none", &name, "echo", "pulled"]).success().stdout("pulled\n");
+        let outcome = host.docker(["run", "--rm", "--network", "none", &name, "echo", "pulled"]).success().stdout("pulled\n");
         for line in [
             format!("Unable to find image '{name}' locally"),
             layer.into(),
@@ -21,15 +22,14 @@ fn run_pulls_what_is_missing() {
         ] {
             assert!(outcome.stderr.contains(&line), "{line:?} is missing: {outcome}");
         }
-        host.rdocker(["pull", &name]).success().stdout_has(&format!("Status: Image is up to date for {name}"));
+        host.docker(["pull", &name]).success().stdout_has(&format!("Status: Image is up to date for {name}"));
     }
 }
 
-#[test]
-fn a_missing_image_is_told_as_docker_tells_it() {
-    let host = TestHost::start();
+fn a_missing_image_is_told_as_docker_tells_it(client: Client) {
+    let host = TestHost::start().with_client(client);
     let registry = Registry::start(&host);
     let name = format!("{}/nothing:1", registry.address);
-    host.rdocker(["pull", &name]).code(1).stderr_has("manifest unknown");
-    host.rdocker(["pull", "127.0.0.1:9/nothing"]).code(1).stderr_has("connection refused");
+    host.docker(["pull", &name]).code(1).stderr_has("manifest unknown");
+    host.docker(["pull", "127.0.0.1:9/nothing"]).code(1).stderr_has("connection refused");
 }

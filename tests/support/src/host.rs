@@ -1,11 +1,12 @@
 //! A manager of the test's own: directories, network namespace, cgroup parent, bridge; and what it leaves behind.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Outcome, image, leftovers};
+use crate::{Client, Outcome, image, leftovers};
 
 /// How long a manager may take to answer, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,6 +22,13 @@ pub struct TestHost {
     /// Keeps the network namespace alive while the manager is down.
     netns: Child,
     programs: PathBuf,
+    client: Client,
+    /// The root is a mount of our own making.
+    small_disk: bool,
+    /// Words before `rcontainerd` when the manager is started.
+    launcher: Vec<OsString>,
+    /// The same, when `rcontainerd fsck` is run.
+    fsck_launcher: Vec<OsString>,
 }
 
 impl TestHost {
@@ -29,8 +37,22 @@ impl TestHost {
         Self::start_with("")
     }
 
+    /// Starts a manager whose root is on a file system of so many MiB.
+    pub fn start_on_small_disk(mebibytes: u32) -> Self {
+        Self::start_on(|root| small_disk(root, mebibytes))
+    }
+
+    /// Starts a manager whose root is what `mount` makes of the empty directory that it is given.
+    pub fn start_on(mount: impl FnOnce(&Path)) -> Self {
+        Self::build("", Some(mount))
+    }
+
     /// Starts a manager with further lines in its configuration file.
     pub fn start_with(config: &str) -> Self {
+        Self::build(config, None::<fn(&Path)>)
+    }
+
+    fn build(config: &str, mount: Option<impl FnOnce(&Path)>) -> Self {
         let dir = tempfile::Builder::new().prefix("rct-").tempdir().expect("temp dir");
         let path = dir.path().to_owned();
         let cgroup = path.file_name().expect("a name").to_string_lossy().into_owned();
@@ -41,7 +63,23 @@ impl TestHost {
             .stdout(Stdio::piped())
             .spawn()
             .expect("unshare");
-        let mut host = Self { dir: Some(dir), path, cgroup, manager: None, netns, programs: programs() };
+        let small_disk = mount.is_some();
+        if let Some(mount) = mount {
+            std::fs::create_dir(path.join("root")).expect("make the root directory");
+            mount(&path.join("root"));
+        }
+        let mut host = Self {
+            small_disk,
+            launcher: Vec::new(),
+            fsck_launcher: Vec::new(),
+            dir: Some(dir),
+            path,
+            cgroup,
+            manager: None,
+            netns,
+            programs: programs(),
+            client: Client::Ours,
+        };
         host.await_netns();
         std::fs::write(host.path.join("config.toml"), format!("cgroup_parent = \"/{}\"\n{config}", host.cgroup))
             .expect("write the configuration");
@@ -56,6 +94,16 @@ impl TestHost {
         image::busybox_archive(&archive, "busybox:latest");
         host.rdocker(["load", "-i", archive.to_str().expect("a path")]).success();
         host
+    }
+
+    /// Has [`Self::docker`] run this client.
+    pub fn with_client(mut self, client: Client) -> Self {
+        self.client = client;
+        self
+    }
+
+    pub fn client(&self) -> Client {
+        self.client
     }
 
     fn await_netns(&mut self) {
@@ -89,13 +137,33 @@ impl TestHost {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.netns.id())).arg("--").arg(program);
-        command.env("DOCKER_HOST", format!("unix://{}", self.socket().display())).env("HOME", &self.path);
+        command.env("DOCKER_HOST", format!("unix://{}", self.socket().display())).env("HOME", &self.path).current_dir(&self.path);
         command
+    }
+
+    /// Does something on a thread that is in the host's network namespace.
+    ///
+    /// # Panics
+    /// When the namespace cannot be entered, or `work` panics.
+    pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.netns.id())).expect("open the network namespace");
+        let enter = move || {
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind))
+                .expect("enter the network namespace");
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(enter).join().expect("the work in the network is done"))
     }
 
     /// Runs `rdocker ARGS` to its end, without standard input.
     pub fn rdocker<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Outcome {
         self.run(&self.programs.join("rdocker"), args)
+    }
+
+    /// Runs the chosen client's `docker ARGS` to its end, without standard input.
+    pub fn docker<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Outcome {
+        self.run(&self.client.program(), args)
     }
 
     /// Runs any client's command to its end, without standard input.
@@ -105,20 +173,38 @@ impl TestHost {
         Outcome::new(format!("{} {}", program.file_name().expect("a name").display(), args.join(" ")), &output)
     }
 
-    /// `rdocker ARGS`, started; the caller drives its pipes.
+    /// `rcontainerd fsck ARGS` of this host.
+    pub fn fsck(&self, args: &[&str]) -> Outcome {
+        let mut command = self.manager_command(&self.fsck_launcher);
+        let output = command.arg("fsck").args(args).stdin(Stdio::null()).output().expect("run rcontainerd");
+        Outcome::new(format!("rcontainerd fsck {}", args.join(" ")), &output)
+    }
+
+    /// The chosen client's `docker ARGS`, started; the caller drives its pipes.
     pub fn spawn<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Child {
-        let mut command = self.command(self.programs.join("rdocker"));
-        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run rdocker")
+        let mut command = self.command(self.client.program());
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run the client")
+    }
+
+    /// `rcontainerd` with this host's directories, behind a launcher's words.
+    fn manager_command(&self, launcher: &[OsString]) -> Command {
+        let program = self.programs.join("rcontainerd").into_os_string();
+        let mut words = launcher.iter().chain([&program]);
+        let mut command = self.command(words.next().expect("the program at least"));
+        command.args(words).arg("--root").arg(self.root()).arg("--state").arg(self.state());
+        command.arg("--config").arg(self.path.join("config.toml"));
+        command
+    }
+
+    /// What the next managers, and `fsck`, are started by: a program with its arguments that executes the rest of its command line in place.
+    pub fn set_launchers(&mut self, manager: Vec<OsString>, fsck: Vec<OsString>) {
+        (self.launcher, self.fsck_launcher) = (manager, fsck);
     }
 
     pub fn start_manager(&mut self) {
         assert!(self.manager.is_none(), "the manager runs already");
         let log = File::options().create(true).append(true).open(self.log_path()).expect("open the manager's log");
-        let mut command = self.command(self.programs.join("rcontainerd"));
-        let args = [("--root", self.root()), ("--state", self.state()), ("--config", self.path.join("config.toml"))];
-        for (flag, value) in args {
-            command.arg(flag).arg(value);
-        }
+        let mut command = self.manager_command(&self.launcher);
         self.manager = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("start rcontainerd"));
         self.await_answer();
     }
@@ -126,11 +212,18 @@ impl TestHost {
     /// nsenter(1) executes the manager in place, so the child's pid is the manager's.
     fn await_answer(&mut self) {
         let end = Instant::now() + PATIENCE;
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+        while !self.listens() {
             let ended = self.manager.as_mut().expect("just started").try_wait().expect("wait for the manager");
             assert!(ended.is_none() && Instant::now() < end, "the manager does not answer ({ended:?}); its log:\n{}", self.log());
             pause();
         }
+    }
+
+    /// Whether it is this manager that listens: what a killed one was just forking holds its socket until it executes something.
+    fn listens(&self) -> bool {
+        let Ok(connection) = std::os::unix::net::UnixStream::connect(self.socket()) else { return false };
+        let listener = rustix::net::sockopt::socket_peercred(&connection).expect("ask who listens").pid;
+        u32::try_from(listener.as_raw_nonzero().get()).is_ok_and(|pid| pid == self.manager_pid())
     }
 
     fn log_path(&self) -> PathBuf {
@@ -181,7 +274,11 @@ impl TestHost {
             .into_iter()
             .filter(|(pid, _)| !own.contains(pid))
             .map(|(pid, line)| format!("process {pid}: {line}"));
-        let mounts = leftovers::mounts(&self.path).into_iter().map(|mount| format!("mount {}", mount.display()));
+        let own_mount = self.small_disk.then(|| self.root());
+        let mounts = leftovers::mounts(&self.path)
+            .into_iter()
+            .filter(|mount| Some(mount) != own_mount.as_ref())
+            .map(|mount| format!("mount {}", mount.display()));
         let cgroups = leftovers::cgroups(&self.cgroup)
             .into_iter()
             .filter(|dir| !dir.ends_with(&self.cgroup))
@@ -193,7 +290,7 @@ impl TestHost {
     }
 
     /// What is still there after a while: a shim that waits to deliver its last events to a manager that was away ends a moment later.
-    fn lasting_leftovers(&self) -> Vec<String> {
+    pub fn lasting_leftovers(&self) -> Vec<String> {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = self.leftovers();
@@ -224,9 +321,8 @@ impl TestHost {
         for mount in leftovers::mounts(&self.path) {
             rustix::mount::unmount(&mount, rustix::mount::UnmountFlags::DETACH).ok();
         }
-        for cgroup in leftovers::cgroups(&self.cgroup) {
-            drop(std::fs::remove_dir(cgroup));
-        }
+        // A container's processes carry no name of the host: their cgroups tell which they are.
+        leftovers::end_cgroups(&self.cgroup, PATIENCE);
         drop(self.netns.stdin.take());
         drop(self.netns.wait());
     }
@@ -240,7 +336,11 @@ impl Drop for TestHost {
         } else if self.manager.is_some() {
             self.remove_containers();
         }
-        let left = if failing { Vec::new() } else { self.lasting_leftovers() };
+        let mut left = if failing { Vec::new() } else { self.lasting_leftovers() };
+        if !failing && self.manager.is_some() {
+            let checked = self.fsck(&["--quick"]);
+            left.extend((checked.code != 0).then(|| checked.to_string()));
+        }
         if let Some(mut manager) = self.manager.take() {
             drop(manager.kill());
             drop(manager.wait());
@@ -258,6 +358,12 @@ pub fn programs() -> PathBuf {
     let dir = dir.canonicalize().unwrap_or_else(|err| panic!("{}: {err}; run ./run --build-only first", dir.display()));
     assert!(dir.join("rcontainerd").is_file(), "{} has no rcontainerd: run ./run --build-only first", dir.display());
     dir
+}
+
+/// A tmpfs, as it is made at once; overlay works on it.
+fn small_disk(root: &Path, mebibytes: u32) {
+    let size = std::ffi::CString::new(format!("size={mebibytes}m,mode=0711")).expect("no zero byte");
+    rustix::mount::mount("tests", root, "tmpfs", rustix::mount::MountFlags::empty(), Some(size.as_c_str())).expect("mount a tmpfs");
 }
 
 /// Between two looks at another process.

@@ -21,24 +21,33 @@ pub fn busybox_archive(path: &Path, name: &str) {
 
 /// Writes a docker-archive with one layer and the given container config.
 pub fn archive(path: &Path, name: &str, layer: &[u8], config: &serde_json::Value) {
-    let diff_id = hex_sha256(layer);
+    archive_of(path, name, &[layer], config);
+}
+
+/// Writes a docker-archive with these layers, lowest first, and the given container config.
+pub fn archive_of(path: &Path, name: &str, layers: &[&[u8]], config: &serde_json::Value) {
+    let diff_ids: Vec<String> = layers.iter().map(|layer| hex_sha256(layer)).collect();
+    let history = json!({"created": "2026-01-01T00:00:00Z", "created_by": "tests"});
     let image = json!({
         "architecture": go_arch(), "os": "linux", "created": "2026-01-01T00:00:00Z", "config": config,
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{diff_id}")]},
-        "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "tests"}],
+        "rootfs": {"type": "layers", "diff_ids": diff_ids.iter().map(|id| format!("sha256:{id}")).collect::<Vec<_>>()},
+        "history": vec![history; layers.len()],
     })
     .to_string();
     let config_name = format!("{}.json", hex_sha256(image.as_bytes()));
-    let layer_name = format!("{diff_id}/layer.tar");
-    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": [layer_name]}]).to_string();
+    let layer_names: Vec<String> = diff_ids.iter().map(|id| format!("{id}/layer.tar")).collect();
+    let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": layer_names}]).to_string();
     let mut tar = tar::Builder::new(fs::File::create(path).expect("create the archive"));
-    for (name, content) in [(config_name.as_str(), image.as_bytes()), (&layer_name, layer), ("manifest.json", manifest.as_bytes())] {
-        append(&mut tar, name, 0o644, content);
+    append(&mut tar, &config_name, 0o644, image.as_bytes());
+    for (name, layer) in layer_names.iter().zip(layers) {
+        append(&mut tar, name, 0o644, layer);
     }
+    append(&mut tar, "manifest.json", 0o644, manifest.as_bytes());
     tar.finish().expect("finish the archive");
 }
 
-fn go_arch() -> &'static str {
+/// As images name this machine.
+pub fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -72,6 +81,22 @@ pub fn busybox_layer() -> Vec<u8> {
     tar.into_inner().expect("finish the layer")
 }
 
+/// A layer with /bin/busybox alone.
+pub fn static_layer() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    directory(&mut tar, "bin/", 0o755);
+    append(&mut tar, "bin/busybox", 0o755, &fs::read(BUSYBOX).expect("busybox-static must be installed"));
+    tar.into_inner().expect("finish the layer")
+}
+
+/// As layers travel.
+pub fn gzip(layer: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(layer).expect("write to memory");
+    encoder.finish().expect("write to memory")
+}
+
 fn applets() -> Vec<String> {
     let output = Command::new(BUSYBOX).arg("--list").output().expect("busybox-static must be installed");
     String::from_utf8_lossy(&output.stdout).lines().filter(|applet| *applet != "busybox").map(str::to_owned).collect()
@@ -98,6 +123,7 @@ fn header(mode: u32, size: u64) -> tar::Header {
     header
 }
 
-fn hex_sha256(bytes: &[u8]) -> String {
+/// Of a digest, without its `sha256:`.
+pub fn hex_sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Processes whose command line mentions `needle`.
 pub fn processes(needle: &str) -> Vec<(i32, String)> {
@@ -35,6 +36,31 @@ pub fn cgroups(name: &str) -> Vec<PathBuf> {
         collect_dirs(&root, &mut found);
     }
     found
+}
+
+/// Ends every process of a cgroup; one that ended meanwhile is what we want.
+pub fn kill_all(cgroup: &Path) {
+    let pids = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+    }
+}
+
+/// Ends what runs in the cgroups of that name and removes them, in all hierarchies; what does not go within `patience` stays.
+pub fn end_cgroups(name: &str, patience: Duration) {
+    let end = Instant::now() + patience;
+    loop {
+        let left = cgroups(name);
+        if left.is_empty() || Instant::now() > end {
+            return;
+        }
+        for cgroup in left {
+            kill_all(&cgroup);
+            // Refused as long as a process of it is on its way out.
+            drop(fs::remove_dir(cgroup));
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
 }
 
 fn collect_dirs(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -1,0 +1,62 @@
+//! The command line clients that the suites run: ours, and docker's of two generations.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::host::programs;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Client {
+    Ours,
+    Docker28,
+    Docker20,
+}
+
+impl Client {
+    /// The client's program.
+    ///
+    /// # Panics
+    /// When it is not installed: a test that leaves a client out proves nothing for it.
+    pub fn program(self) -> PathBuf {
+        let (variable, version) = match self {
+            Self::Ours => return programs().join("rdocker"),
+            Self::Docker28 => ("DOCKER_28", "version 28."),
+            Self::Docker20 => ("DOCKER_20", "version 20.10."),
+        };
+        // `./test setup` leaves what the machine does not have in target/clients.
+        let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients/docker-28");
+        let given = std::env::var_os(variable).map(PathBuf::from);
+        let mut places = given.into_iter().chain(["/usr/local/bin/docker".into(), "/usr/bin/docker".into(), built]);
+        places
+            .find(|path| is_of(path, version))
+            .unwrap_or_else(|| panic!("no docker client of {version} here: run ./test setup, or set {variable}"))
+    }
+
+    /// Whether it is docker's old one, whose words differ in places.
+    pub fn is_old(self) -> bool {
+        self == Self::Docker20
+    }
+}
+
+fn is_of(path: &Path, version: &str) -> bool {
+    let said = Command::new(path).arg("--version").output();
+    said.is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains(version))
+}
+
+/// Makes a test per client of each function `fn(Client)` named.
+#[macro_export]
+macro_rules! each_client {
+    ($($name:ident),+ $(,)?) => {
+        $crate::each_client!(@client ours Ours $($name)+);
+        $crate::each_client!(@client docker_28 Docker28 $($name)+);
+        $crate::each_client!(@client docker_20 Docker20 $($name)+);
+    };
+    (@client $module:ident $client:ident $($name:ident)+) => {
+        mod $module {
+            $(#[test]
+            fn $name() {
+                super::$name($crate::Client::$client);
+            })+
+        }
+    };
+}
