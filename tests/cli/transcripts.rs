@@ -117,15 +117,15 @@ impl Engine {
 
 #[test]
 fn rdocker() {
-    replay(Client::Ours);
+    Client::Ours.run(replay);
 }
 
 #[test]
 fn docker_28() {
-    replay(Client::Docker28);
+    Client::Docker28.run(replay);
 }
 
 #[test]
 fn docker_20_10() {
-    replay(Client::Docker20);
+    Client::Docker20.run(replay);
 }

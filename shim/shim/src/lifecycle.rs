@@ -67,7 +67,11 @@ impl Server {
     }
 
     fn init_started(&mut self, then: Told<u32>, id: &str, result: Result<(), Status>) {
-        let Ok(container) = self.container_mut(id) else { return };
+        let container = match self.container_mut(id) {
+            Ok(container) => container,
+            // Deleted meanwhile, by whoever shuts the shim down.
+            Err(status) => return then(self, Err(status)),
+        };
         let pid = container.init.pid;
         container.init.phase = if result.is_ok() { Phase::Running } else { Phase::Created };
         let answer = result.map(|()| {

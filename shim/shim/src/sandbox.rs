@@ -192,9 +192,11 @@ impl Server {
             self.end();
             return self.reply(to, Ok(Vec::new()));
         };
+        let removed = id.clone();
         let then: Told<_> = Box::new(move |server, result| match result {
-            Ok(_) => server.remove_next(to),
-            Err(status) => server.reply(to, Err(status)),
+            // Somebody else's delete may have come first.
+            Err(status) if server.containers.contains_key(&removed) => server.reply(to, Err(status)),
+            _ => server.remove_next(to),
         });
         // It cannot be unknown: it was just found.
         drop(self.begin_delete(&id, true, then));

@@ -57,24 +57,18 @@ impl Attributes {
         self.variables.choose(container.config.env.iter().filter_map(|pair| pair.split_once('=')), &mut chosen);
         if !self.tag.is_empty() {
             let (image, name) = (container.image_id.trim_start_matches("sha256:"), container.config.image.as_str());
-            let known = |field: &str| match field {
-                "ID" => Some(id::short(&container.id)),
-                "FullID" => Some(container.id.as_str()),
-                "Name" => Some(container.name.as_str()),
-                "ImageID" => Some(id::short(image)),
-                "ImageFullID" => Some(container.image_id.as_str()),
-                "ImageName" => Some(name),
-                "DaemonName" => Some("docker"),
-                _ => None,
-            };
-            chosen.insert("tag".to_owned(), fill(&self.tag, known)?);
+            // In the order of `FIELDS`.
+            let values =
+                [id::short(&container.id), &container.id, &container.name, id::short(image), &container.image_id, name, "docker"];
+            chosen.insert("tag".to_owned(), fill(&self.tag, values)?);
         }
         Ok(chosen)
     }
 }
 
-/// `{{.Name}}` by what `known` says; of Docker's templates, fields are all that a tag can have.
-fn fill<'a>(template: &str, known: impl Fn(&str) -> Option<&'a str>) -> Result<String> {
+/// `{{.Name}}` by the value in the place of `FIELDS`' name; of Docker's templates, fields are all that a tag can have.
+fn fill(template: &str, values: [&str; FIELDS.len()]) -> Result<String> {
+    let known = |field: &str| FIELDS.iter().position(|name| *name == field).map(|place| values[place]);
     let refused = |what: &str| {
         Error::invalid(format!(
             "invalid value {template:?} for log opt 'tag': {what:?} is none of the fields {}",
@@ -84,7 +78,7 @@ fn fill<'a>(template: &str, known: impl Fn(&str) -> Option<&'a str>) -> Result<S
     let (mut out, mut rest) = (String::new(), template);
     while let Some((text, opened)) = rest.split_once("{{") {
         let (inner, after) = opened.split_once("}}").ok_or_else(|| refused(opened))?;
-        let value = inner.trim().strip_prefix('.').and_then(&known).ok_or_else(|| refused(inner))?;
+        let value = inner.trim().strip_prefix('.').and_then(known).ok_or_else(|| refused(inner))?;
         out.push_str(text);
         out.push_str(value);
         rest = after;
@@ -113,7 +107,7 @@ impl LogPlan {
                 "env" => plan.attributes.variables.list(value),
                 "env-regex" => plan.attributes.variables.pattern = Some(Regex::new(value).map_err(|_| invalid())?),
                 "tag" => {
-                    fill(value, |field| FIELDS.contains(&field).then_some(""))?;
+                    fill(value, [""; FIELDS.len()])?;
                     plan.attributes.tag.clone_from(value);
                 }
                 _ => return Err(Error::invalid(format!("unknown log opt '{key}' for json-file log driver"))),
