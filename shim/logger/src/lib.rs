@@ -1,11 +1,15 @@
-//! Log files of containers: Docker's JSON-file format, rotation, fan-out to attached clients, and the readers.
+//! Containers' logs: files in Docker's JSON-file format, rotation, services of the host, fan-out to attached clients, and the readers.
 //!
 //! A bottom crate: the shim writes with it, the manager reads with it; both agree on [`LogUri`], which tells the shim where a
 //! container's output goes.
 
+mod encode;
 mod fanout;
+mod files;
+pub mod forward;
 mod reader;
 mod record;
+mod squeeze;
 mod uri;
 mod writer;
 

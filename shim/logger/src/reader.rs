@@ -1,8 +1,8 @@
 //! Reading a container's log: tail, since, until, follow across rotation, without polling.
 //!
-//! Files are read oldest first (`path.N` … `path.1`, `path`), each by its open descriptor, so that a rotation in between changes nothing. At
-//! the end of a file the reader looks whether the live path is another file by now; if so the one at hand is complete, and reading goes on
-//! in the file that was made after it.
+//! Files are read oldest first (`path.N` … `path.1`, `path`, each but the live one perhaps compressed), each by its open descriptor, so that
+//! a rotation in between changes nothing. At the end of a file the reader looks whether the live path is another file by now; if so the one
+//! at hand is complete, and reading goes on in the file that was made after it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,14 +10,16 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use flate2::read::GzDecoder;
 use jiff::Timestamp;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::inotify;
 
+use crate::files::numbered;
 use crate::record::{Record, Stream};
-use crate::writer::numbered;
+use crate::squeeze::compressed;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug)]
@@ -177,23 +179,80 @@ fn watch_directory(path: &Path) -> io::Result<OwnedFd> {
 
 #[derive(Debug)]
 struct LogFile {
-    file: File,
+    file: Bytes,
     inode: u64,
+    /// Of the file that this one is the compressed form of.
+    formerly: Option<u64>,
     buffer: Vec<u8>,
     /// How much of `buffer` has been given out.
     taken: usize,
 }
 
+#[derive(Debug)]
+enum Bytes {
+    Plain(File),
+    Squeezed(Box<GzDecoder<File>>),
+}
+
+impl Read for Bytes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.read(buffer),
+            Self::Squeezed(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
 impl LogFile {
     fn open(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
-            Ok(file) => {
-                let inode = file.metadata()?.ino();
-                Ok(Some(Self { file, inode, buffer: Vec::new(), taken: 0 }))
+        let Some((file, inode)) = open(path)? else { return Ok(None) };
+        Ok(Some(Self { file: Bytes::Plain(file), inode, formerly: None, buffer: Vec::new(), taken: 0 }))
+    }
+
+    /// A rotated file, in whichever form it is: it becomes the compressed one while both are there.
+    fn open_rotated(path: &Path) -> io::Result<Option<Self>> {
+        // Again, for one that was compressed between the two looks.
+        for path in [path, &compressed(path), path] {
+            let Some((file, inode)) = open(path)? else { continue };
+            if path.extension().is_none_or(|extension| extension != "gz") {
+                return Ok(Some(Self { file: Bytes::Plain(file), inode, formerly: None, buffer: Vec::new(), taken: 0 }));
             }
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(err) => Err(err),
+            let decoder = GzDecoder::new(file);
+            let name = decoder.header().and_then(|header| header.filename());
+            let formerly = name.and_then(|name| std::str::from_utf8(name).ok()?.parse().ok());
+            return Ok(Some(Self { file: Bytes::Squeezed(Box::new(decoder)), inode, formerly, buffer: Vec::new(), taken: 0 }));
         }
+        Ok(None)
+    }
+
+    fn is(&self, inode: u64) -> bool {
+        self.inode == inode || self.formerly == Some(inode)
+    }
+
+    /// When it was last written; a compressed one has its file's time.
+    fn written(&self) -> io::Result<SystemTime> {
+        match &self.file {
+            Bytes::Plain(file) => file,
+            Bytes::Squeezed(decoder) => decoder.get_ref(),
+        }
+        .metadata()?
+        .modified()
+    }
+
+    /// Leaves the last `count` lines to be read; gives how many the file was short of. A cut last line counts for none.
+    fn skip_to_last(&mut self, count: u64) -> io::Result<u64> {
+        let decoder = match &mut self.file {
+            Bytes::Plain(file) => return seek_back(file, count),
+            Bytes::Squeezed(decoder) => decoder,
+        };
+        let lines = count_lines(decoder)?;
+        let mut file = decoder.get_ref().try_clone()?;
+        file.rewind()?;
+        **decoder = GzDecoder::new(file);
+        for _ in count..lines {
+            self.next_line()?;
+        }
+        Ok(count.saturating_sub(lines))
     }
 
     /// The next whole line; a line whose newline is not there yet stays for later.
@@ -220,6 +279,28 @@ impl LogFile {
     }
 }
 
+/// The file with its inode; `None`: there is none.
+fn open(path: &Path) -> io::Result<Option<(File, u64)>> {
+    match File::open(path) {
+        Ok(file) => {
+            let inode = file.metadata()?.ino();
+            Ok(Some((file, inode)))
+        }
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+fn count_lines(from: &mut impl Read) -> io::Result<u64> {
+    let (mut lines, mut buffer) = (0, vec![0; CHUNK]);
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(lines),
+            read => lines += buffer[..read].iter().filter(|&&byte| byte == b'\n').count() as u64,
+        }
+    }
+}
+
 /// The files of a log, oldest first. A rotation may be under way: it moves the files up one by one, from the highest number on, and the live
 /// one last. Whoever goes through the numbers from below then meets at most one gap, and a file twice at most, next to itself; unless the
 /// live file became another one meanwhile.
@@ -230,8 +311,9 @@ fn existing(path: &Path) -> io::Result<Vec<LogFile>> {
         let mut files: Vec<LogFile> = live.into_iter().collect();
         let mut gap = false;
         for n in 1..=MAX_ROTATED {
-            match LogFile::open(&numbered(path, n))? {
-                Some(file) if files.last().is_none_or(|last| last.inode != file.inode) => files.push(file),
+            match LogFile::open_rotated(&numbered(path, n))? {
+                // Inodes are used again, but a file and the one made after it were there together.
+                Some(file) if files.last().is_none_or(|last| !file.is(last.inode)) => files.push(file),
                 Some(_) => {}
                 None if gap => break,
                 None => gap = true,
@@ -258,7 +340,9 @@ fn file_after(path: &Path, inode: u64) -> io::Result<Option<LogFile>> {
         return Ok(None);
     }
     let mut files = existing(path)?;
-    let from = files.iter().position(|file| file.inode == inode).map_or(0, |at| at + 1);
+    // One that we hold open has its number for itself; what was compressed may tell a number that was used before.
+    let itself = files.iter().position(|file| file.inode == inode);
+    let from = itself.or_else(|| files.iter().rposition(|file| file.formerly == Some(inode))).map_or(0, |at| at + 1);
     Ok(if from < files.len() { Some(files.swap_remove(from)) } else { None })
 }
 
@@ -271,10 +355,12 @@ fn first_since(files: Vec<LogFile>, since: Option<Timestamp>) -> io::Result<Opti
     let Some(since) = since else { return Ok(files.into_iter().next()) };
     let mut last = None;
     for mut file in files {
-        let written = Timestamp::try_from(file.file.metadata()?.modified()? + STAMP_SLACK).map_err(io::Error::other)?;
+        let written = Timestamp::try_from(file.written()? + STAMP_SLACK).map_err(io::Error::other)?;
         if written >= since {
-            let place = place_before(&mut file.file, since)?;
-            file.file.seek(SeekFrom::Start(place))?;
+            if let Bytes::Plain(file) = &mut file.file {
+                let place = place_before(file, since)?;
+                file.seek(SeekFrom::Start(place))?;
+            }
             return Ok(Some(file));
         }
         last = Some(file);
@@ -324,7 +410,7 @@ fn tail_start(files: Vec<LogFile>, count: u64) -> io::Result<Option<LogFile>> {
     let mut left = count;
     let mut oldest_needed = None;
     for mut file in files.into_iter().rev() {
-        left = seek_back(&mut file.file, left)?;
+        left = file.skip_to_last(left)?;
         let enough = left == 0;
         oldest_needed = Some(file);
         if enough {
@@ -381,7 +467,7 @@ mod tests {
     use super::*;
     use crate::uri::LogUri;
     use crate::writer::{LogWriter, PIECE};
-    use std::time::{SystemTime, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     struct Scratch(PathBuf);
 
@@ -565,5 +651,52 @@ mod tests {
             seen.push((record.line.len(), record.continues));
         }
         assert_eq!(seen, [(PIECE, false), (8, false), (2, true)]);
+    }
+
+    /// A line for each second, in files of some ten lines, of which all but two are compressed.
+    fn squeezed(scratch: &Scratch, lines: u64) {
+        let uri = LogUri { max_size: 800, max_file: 100, compress: true, ..LogUri::json_file(scratch.log(), None) };
+        let mut log = LogWriter::open(&uri).expect("writer");
+        write_lines(&mut log, 0..lines);
+        assert!(compressed(&numbered(&scratch.log(), 5)).exists(), "nothing was compressed");
+    }
+
+    fn counted(reader: &mut Reader) -> Vec<u64> {
+        let mut found = Vec::new();
+        while let Next::Record(record) = reader.next().expect("next") {
+            found.push(std::str::from_utf8(&record.line).expect("text").trim().parse().expect("a number"));
+        }
+        found
+    }
+
+    #[test]
+    fn compressed_files_are_read_as_the_others() {
+        let scratch = Scratch::new("squeezed");
+        squeezed(&scratch, 200);
+        let read = |options: ReadOptions| counted(&mut Reader::open(&scratch.log(), options).expect("open"));
+        assert_eq!(read(ReadOptions::default()), (0..200).collect::<Vec<_>>());
+        for count in [0, 1, 7, 50, 133, 199, 200, 1000] {
+            let expected: Vec<u64> = (200 - count.min(200)..200).collect();
+            assert_eq!(read(ReadOptions { tail: Some(count), ..ReadOptions::default() }), expected, "tail {count}");
+        }
+        let since = Some(Timestamp::from_second(60).expect("time"));
+        assert_eq!(read(ReadOptions { since, ..ReadOptions::default() }), (60..200).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_that_is_compressed_under_its_reader_is_not_read_twice() {
+        let scratch = Scratch::new("under");
+        let uri = LogUri { max_size: 800, max_file: 100, compress: true, ..LogUri::json_file(scratch.log(), None) };
+        let mut log = LogWriter::open(&uri).expect("writer");
+        write_lines(&mut log, 0..3);
+        let mut reader = Reader::open(&scratch.log(), ReadOptions { follow: true, ..ReadOptions::default() }).expect("open");
+        let mut found = counted(&mut reader);
+        // Each turn rotates about once, and compresses what the reader has open.
+        for turn in 0..30 {
+            write_lines(&mut log, 3 + turn * 9..3 + (turn + 1) * 9);
+            found.extend(counted(&mut reader));
+        }
+        assert!(compressed(&numbered(&scratch.log(), 3)).exists(), "nothing was compressed");
+        assert_eq!(found, (0..273).collect::<Vec<_>>());
     }
 }

@@ -1,4 +1,4 @@
-//! `rrun-log://<absolute path>?driver=…&max-size=…&max-file=…&attributes=…&attach=…`: where a container's output goes.
+//! `rrun-log://<absolute path>?driver=…&max-size=…&max-file=…&compress=…&attributes=…&forward=…&attach=…`: where a container's output goes.
 //!
 //! The manager formats it into the task's stdout and stderr; the shim parses it. Values are percent-encoded.
 
@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use crate::forward::ForwardTo;
 
 pub const SCHEME: &str = "rrun-log";
 
@@ -40,6 +42,10 @@ pub struct LogUri {
     pub max_size: u64,
     /// At least 1.
     pub max_file: u32,
+    /// Whether rotated files are compressed, to `<path>.1.gz`, ….
+    pub compress: bool,
+    /// A service of the host that gets the output, too.
+    pub forward: Option<ForwardTo>,
     /// What each record carries besides (Docker's `attrs`): a JSON object on one line, or nothing.
     pub attributes: String,
     /// Absolute path of the socket on which the shim serves attached clients; `None` serves none.
@@ -58,7 +64,8 @@ impl LogUri {
     /// The default driver with default rotation.
     pub fn json_file(path: impl Into<PathBuf>, attach: Option<PathBuf>) -> Self {
         let (max_size, max_file) = (DEFAULT_MAX_SIZE, DEFAULT_MAX_FILE);
-        Self { path: path.into(), driver: Driver::JsonFile, max_size, max_file, attributes: String::new(), attach }
+        let (driver, path, attributes) = (Driver::JsonFile, path.into(), String::new());
+        Self { path, driver, max_size, max_file, compress: false, forward: None, attributes, attach }
     }
 
     /// Reads the form that [`fmt::Display`] writes.
@@ -94,6 +101,10 @@ impl LogUri {
             "max-file" => {
                 self.max_file = u32::try_from(number()?).ok().filter(|&n| n >= 1).ok_or("max-file must be at least 1")?;
             }
+            "compress" => self.compress = value.parse().map_err(|err| format!("compress={value}: {err}"))?,
+            "forward" => {
+                self.forward = Some(serde_json::from_slice(&decode(value)?).map_err(|err| format!("forward is not understood: {err}"))?);
+            }
             "attributes" => self.attributes = object(value)?,
             "attach" => self.attach = Some(absolute(value)?),
             _ => return Err(format!("unknown key {key:?}")),
@@ -106,6 +117,13 @@ impl fmt::Display for LogUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (driver, path) = (self.driver.name(), encode(self.path.as_os_str().as_bytes()));
         write!(f, "{SCHEME}://{path}?driver={driver}&max-size={}&max-file={}", self.max_size, self.max_file)?;
+        if self.compress {
+            write!(f, "&compress=true")?;
+        }
+        if let Some(forward) = &self.forward {
+            let text = serde_json::to_string(forward).map_err(|_| fmt::Error)?;
+            write!(f, "&forward={}", encode(text.as_bytes()))?;
+        }
         if !self.attributes.is_empty() {
             write!(f, "&attributes={}", encode(self.attributes.as_bytes()))?;
         }
@@ -160,6 +178,7 @@ fn decode(text: &str) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::{Address, Format, Service, Syslog};
 
     #[test]
     fn what_is_written_is_read_back() {
@@ -170,6 +189,17 @@ mod tests {
         assert_eq!(LogUri::parse(&uri.to_string()).expect("own form"), uri);
         uri.attach = None;
         uri.driver = Driver::None;
+        uri.compress = true;
+        uri.forward = Some(ForwardTo {
+            service: Service::Syslog(Syslog {
+                address: Address::Tcp(vec!["127.0.0.1:514".parse().expect("an address")]),
+                format: Format::Rfc5424,
+                facility: 3,
+                tag: "a&b=c".to_owned(),
+                hostname: "here".to_owned(),
+            }),
+            drop_beyond: Some(9),
+        });
         assert_eq!(LogUri::parse(&uri.to_string()).expect("own form"), uri);
     }
 
@@ -183,6 +213,8 @@ mod tests {
             "rrun-log:///x?max-size=-1",
             "rrun-log:///x?driver=journald",
             "rrun-log:///x?attach=rel",
+            "rrun-log:///x?compress=yes",
+            "rrun-log:///x?forward=%7B%7D",
             "rrun-log:///x?attributes=1",
             "rrun-log:///x?attributes=%7B%22a%22:1%7D",
             "rrun-log:///x%zz",

@@ -21,6 +21,7 @@ pub enum Source {
     SinkOutput(u64, Stream),
     SinkListener(u64),
     SinkClient(u64, u64),
+    SinkService(u64),
     Publisher,
     Oom(u64),
 }

@@ -160,6 +160,11 @@ impl Server {
                 self.sweep_sink(number);
                 result.unwrap_or(Ok(()))
             }
+            Source::SinkService(number) => {
+                let result = self.sinks.get_mut(&number).map(|sink| sink.tick(&mut self.poller));
+                self.sweep_sink(number);
+                result.unwrap_or(Ok(()))
+            }
             Source::Publisher => {
                 self.publisher.ready(&mut self.poller, &mut self.buffer);
                 Ok(())
@@ -182,6 +187,7 @@ impl Server {
                 self.journal.write(&format!("log: {err}"));
             }
         }
+        self.sinks.retain(|_, sink| !sink.is_done());
     }
 
     fn accept(&mut self) -> io::Result<()> {

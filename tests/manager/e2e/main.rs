@@ -6,6 +6,7 @@ mod basics;
 mod df;
 mod fsck;
 mod links;
+mod logs;
 mod network;
 mod pull;
 mod survival;

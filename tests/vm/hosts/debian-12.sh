@@ -31,6 +31,23 @@ limits_hold_under_systemd() {
     expect "50000 100000" "$(rdocker run --rm --cpus 0.5 busybox cat /sys/fs/cgroup/cpu.max)"
 }
 
+journald_and_syslog_take_the_output() {
+    rdocker run --name tells --network none --log-driver journald --log-opt tag=ours --log-opt labels=color -l color=red busybox sh -c 'echo to the journal; echo badly >&2'
+    eventually sh -c "journalctl CONTAINER_NAME=tells -o cat | grep -x 'to the journal'"
+    expect badly "$(journalctl -p err CONTAINER_TAG=ours COLOR=red -o cat)"
+    expect "to the journal" "$(rdocker logs tells 2>/dev/null)"
+    rdocker rm tells
+    # A journald that is restarted loses nothing of a container that goes on.
+    rdocker run -d --name talks --network none --log-driver journald busybox sh -c 'while ! [ -e /go ]; do sleep 1; done; echo after it'
+    systemctl restart systemd-journald
+    rdocker exec talks touch /go
+    eventually sh -c "journalctl CONTAINER_NAME=talks -o cat | grep -x 'after it'"
+    rdocker rm -f talks
+    # journald listens at /dev/log, too.
+    rdocker run --rm --network none --log-driver syslog --log-opt tag=by-syslog busybox echo by the old way
+    eventually sh -c "journalctl -t by-syslog -o cat | grep -x 'by the old way'"
+}
+
 containers_outlive_a_restart_of_the_unit() {
     rdocker run -d --name lives busybox sh -c 'while :; do date; sleep 1; done'
     rdocker run -d --name again --restart always busybox sleep 100000
@@ -132,7 +149,7 @@ uninstall_leaves_nothing() {
 
 if [ ! -e /var/rebooted ]; then
     for name in check_finds_nothing_missing units_activate_by_socket a_container_runs files_of_a_container_that_never_ran_can_be_copied an_image_of_many_layers_runs limits_hold_under_systemd \
-        containers_outlive_a_restart_of_the_unit a_reload_reads_the_configuration a_stop_is_quick egress_is_masqueraded \
+        journald_and_syslog_take_the_output containers_outlive_a_restart_of_the_unit a_reload_reads_the_configuration a_stop_is_quick egress_is_masqueraded \
         dockerd_beside_is_survived_or_told a_dockerd_container_is_a_host_too; do
         check $name
     done

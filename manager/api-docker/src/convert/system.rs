@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto_docker::system::{self as dto, Commit, ComponentVersion, IndexInfo, PluginsInfo, RegistryServiceConfig, SwarmInfo};
+use rcontainerd_core::containers::resolve::LOG_DRIVERS;
 use rcontainerd_core::system::{DiskUsage, Info, Version};
 
 use super::container::signed;
@@ -62,7 +63,7 @@ pub(crate) fn info(info: &Info) -> dto::Info {
             volume: Some(vec!["local".to_owned()]),
             network: Some(["bridge", "host", "null"].map(str::to_owned).to_vec()),
             authorization: None,
-            log: Some(["json-file", "none"].map(str::to_owned).to_vec()),
+            log: Some(LOG_DRIVERS.map(str::to_owned).to_vec()),
         },
         memory_limit: info.memory_limit,
         swap_limit: info.swap_limit,

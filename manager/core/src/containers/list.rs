@@ -114,11 +114,11 @@ pub(super) async fn inspect(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &
     let mut container = entry.record();
     container.host_config.links = links::shown(engine, &container);
     let dir = engine.container_dir(&entry.id);
-    let keeps_log = resolve::LogPlan::parse(&container.host_config.log_config)?.keeps();
+    let shows_log = resolve::LogPlan::parse(&container.host_config.log_config)?.shows_its_path();
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
     let sizes = if command.size { Some(sizes(engine, &container).await?) } else { None };
     Ok(ContainerDetails {
-        log_path: if keeps_log { text(logs::path(engine, &entry.id)) } else { String::new() },
+        log_path: if shows_log { text(logs::path(engine, &entry.id)) } else { String::new() },
         resolv_conf_path: text(dir.join("resolv.conf")),
         hostname_path: text(dir.join("hostname")),
         hosts_path: text(dir.join("hosts")),

@@ -88,7 +88,7 @@ async fn launch(
     undo.bundle = true;
     engine.tasks.create_bundle(&key, &spec).await?;
     state.write(&run_dir)?;
-    let stdio = stdio(engine, container, &run_dir)?;
+    let stdio = stdio(engine, container, &run_dir).await?;
     let runtime = runtimes::options(engine, &container.host_config.runtime)?;
     let request = CreateTask { key, rootfs, stdio, terminal: container.config.tty, runtime };
     let task = engine.tasks.create(request).await?;
@@ -194,9 +194,9 @@ pub(super) fn write_files(engine: &Engine, container: &Container, attachments: &
     Ok(files)
 }
 
-fn stdio(engine: &Engine, container: &Container, run_dir: &Path) -> Result<Stdio> {
+async fn stdio(engine: &Engine, container: &Container, run_dir: &Path) -> Result<Stdio> {
     let log = resolve::LogPlan::parse(&container.host_config.log_config)?;
-    let output = log.uri(container, &super::logs::path(engine, &container.id), run_dir.join(OUTPUT_SOCKET))?.to_string();
+    let output = log.uri(container, &super::logs::path(engine, &container.id), run_dir.join(OUTPUT_SOCKET)).await?.to_string();
     let stdin = if container.config.open_stdin { run_dir.join(STDIN_FIFO).to_string_lossy().into_owned() } else { String::new() };
     let stderr = if container.config.tty { String::new() } else { output.clone() };
     Ok(Stdio { stdin, stdout: output, stderr })

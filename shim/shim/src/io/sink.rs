@@ -1,7 +1,7 @@
-//! `rrun-log://`: output goes to the log file and to attached clients.
+//! `rrun-log://`: output goes to the log file, to a service of the host and to attached clients.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -22,6 +22,8 @@ pub struct Sink {
     listener: Option<Listener>,
     clients: Vec<(u64, Token, bool)>,
     next_client: u64,
+    /// Of the connection to a service that takes nothing just now.
+    service: Option<Token>,
     /// The process has been reaped: end of file may be told as soon as all outputs have ended.
     process_ended: bool,
     finished: bool,
@@ -31,7 +33,7 @@ pub struct Sink {
 struct Output {
     stream: Stream,
     fd: OwnedFd,
-    /// `None` while held back by a congested client.
+    /// `None` while held back by a congested client or service.
     token: Option<Token>,
 }
 
@@ -65,6 +67,7 @@ impl Sink {
             listener,
             clients: Vec::new(),
             next_client: 0,
+            service: None,
             process_ended: false,
             finished: false,
         })
@@ -95,7 +98,7 @@ impl Sink {
     fn read_output(&mut self, stream: Stream, poller: &mut Poller, buffer: &mut [u8], until_dry: bool) {
         let Some(at) = self.outputs.iter().position(|output| output.stream == stream) else { return };
         let mut chunks = 0;
-        while until_dry || (chunks < CHUNKS_PER_TURN && !self.fanout.is_congested()) {
+        while until_dry || (chunks < CHUNKS_PER_TURN && !self.is_congested()) {
             chunks += 1;
             match rustix::io::read(&self.outputs[at].fd, &mut *buffer) {
                 Ok(n) if n > 0 => {
@@ -147,19 +150,25 @@ impl Sink {
         self.settle(poller)
     }
 
-    /// Time has passed: clients out of patience go.
+    /// Time has passed, or the service may take more: clients out of patience go.
     pub fn tick(&mut self, poller: &mut Poller) -> io::Result<()> {
-        self.fanout.drop_stuck(Instant::now());
+        let now = Instant::now();
+        self.fanout.drop_stuck(now);
+        self.writer.tick(now);
         self.settle(poller)
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.fanout.deadline()
+        self.fanout.deadline().into_iter().chain(self.writer.deadline()).min()
+    }
+
+    fn is_congested(&self) -> bool {
+        self.fanout.is_congested() || self.writer.is_congested()
     }
 
     /// Whether everything has been written and every client served.
     pub fn is_done(&self) -> bool {
-        self.finished && self.fanout.is_empty()
+        self.finished && self.fanout.is_empty() && self.writer.is_dry()
     }
 
     /// No more output is taken, whoever still holds the other end (the container has been deleted).
@@ -192,11 +201,28 @@ impl Sink {
                 poller.set(client.fd(), *token, flags)?;
             }
         }
+        self.watch_service(poller)?;
         self.hold_or_resume(poller)
     }
 
+    fn watch_service(&mut self, poller: &mut Poller) -> io::Result<()> {
+        // The one that is watched: it was given out by `connection` until now, or it broke.
+        let closed = self.writer.take_closed();
+        let watched = closed.as_ref().map(AsFd::as_fd).or_else(|| self.writer.connection());
+        if let (Some(token), Some(watched)) = (self.service, watched)
+            && (closed.is_some() || self.writer.is_dry())
+        {
+            poller.remove(watched, token);
+            self.service = None;
+        }
+        if let (None, false, Some(connection)) = (self.service, self.writer.is_dry(), self.writer.connection()) {
+            self.service = Some(poller.add(connection, EventFlags::OUT, Source::SinkService(self.id))?);
+        }
+        Ok(())
+    }
+
     fn hold_or_resume(&mut self, poller: &mut Poller) -> io::Result<()> {
-        let hold = self.fanout.is_congested();
+        let hold = self.is_congested();
         for output in &mut self.outputs {
             match (output.token, hold) {
                 // Taken out whole: hang-up would be reported even without interest.

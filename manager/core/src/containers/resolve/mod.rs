@@ -19,7 +19,7 @@ use super::network;
 use crate::host::{CgroupVersion, HostFacts};
 use crate::images::ImageConfig;
 
-pub use log::LogPlan;
+pub use log::{DRIVERS as LOG_DRIVERS, LogPlan};
 pub use mounts::{MountSource, PlannedMount};
 pub use namespaces::other as other_container;
 pub use ports::{parse_port, requests as port_requests};

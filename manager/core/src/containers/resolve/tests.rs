@@ -154,7 +154,7 @@ fn what_is_not_supported_is_refused_by_name() {
     assert_eq!(told_driver, "error looking up volume plugin odd: plugin \"odd\" not found");
     assert!(told(|request| request.host_config.resources.device_requests = vec![Default::default()]).contains("--gpus"));
     assert!(told(|request| request.host_config.userns_mode = "keep-id".into()).contains("--userns"));
-    assert!(told(|request| request.host_config.log_config.driver = "syslog".into()).contains("no log driver named 'syslog'"));
+    assert!(told(|request| request.host_config.log_config.driver = "gelf".into()).contains("no log driver named 'gelf'"));
     assert!(told(|request| request.host_config.security_opt = vec!["apparmor=mine".into()]).contains("apparmor=mine"));
 }
 
