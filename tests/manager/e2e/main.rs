@@ -5,6 +5,7 @@ mod bad_input;
 mod basics;
 mod df;
 mod fsck;
+mod health;
 mod links;
 mod logs;
 mod network;

@@ -1,5 +1,7 @@
 //! Health checks: the probe runs in the container as an exec, its results are the container's health. They are kept in STATE, so that a
 //! restart of the manager goes on where the last one was.
+//!
+//! What an unhealthy container's owner wants done is an annotation ([`ON_FAILURE`]), since Docker's API has no field for it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +11,9 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use rcontainerd_types::{Error, Result};
 
-use super::config::{Config, HealthCheck};
+use super::Containers;
+use super::commands::{RestartContainer, StopContainer};
+use super::config::{Config, HealthCheck, HostConfig};
 use super::model::{Container, Health, HealthStatus, Probe, Status};
 use super::registry::Entry;
 use crate::engine::{Engine, container_event};
@@ -25,6 +29,37 @@ const RETRIES: i64 = 3;
 /// Bytes of a probe's output that are kept.
 const OUTPUT_MAX: usize = 4096;
 const LOG_MAX: usize = 5;
+
+/// The annotation whose values are [`OnFailure`]'s names, as of Podman's `--health-on-failure`.
+pub(super) const ON_FAILURE: &str = "rcontainerd.health-on-failure";
+
+/// What is done with a container that is unhealthy, at each check that tells so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum OnFailure {
+    #[default]
+    None,
+    /// SIGKILL; the restart policy decides what follows.
+    Kill,
+    /// A stop and a start, whatever the restart policy.
+    Restart,
+    Stop,
+}
+
+impl OnFailure {
+    /// # Errors
+    /// `InvalidArgument` for another word, and for a restart of what is removed when it stops.
+    pub fn of(host_config: &HostConfig) -> Result<Self> {
+        let invalid = |why: &str| Error::invalid(format!("invalid annotation {ON_FAILURE}: {why}"));
+        match host_config.annotations.get(ON_FAILURE).map_or("none", String::as_str) {
+            "none" => Ok(Self::None),
+            "kill" => Ok(Self::Kill),
+            "restart" if host_config.auto_remove => Err(invalid("a container that is removed when it stops cannot be restarted")),
+            "restart" => Ok(Self::Restart),
+            "stop" => Ok(Self::Stop),
+            other => Err(invalid(&format!("{other:?} is none of none, kill, restart, stop"))),
+        }
+    }
+}
 
 /// The check of a container, decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,11 +157,44 @@ async fn check(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, plan: &Plan) 
         if entry.live().is_none_or(|live| live.run != run) {
             return;
         }
-        record(engine, entry, plan, probe);
+        if record(engine, entry, plan, probe) == HealthStatus::Unhealthy {
+            act(engine, entry).await;
+        }
     }
 }
 
-fn record(engine: &Engine, entry: &Entry, plan: &Plan, probe: Probe) {
+/// In a task of its own, since the one that checks ends with the run; that one waits, so that nothing is done twice.
+async fn act(engine: &Arc<Engine>, entry: &Arc<Entry>) {
+    let action = OnFailure::of(&entry.record().host_config).unwrap_or_default();
+    if action == OnFailure::None {
+        return;
+    }
+    let (engine, entry) = (Arc::clone(engine), Arc::clone(entry));
+    let acting = tokio::spawn(async move {
+        let (containers, id) = (Containers::new(Arc::clone(&engine)), entry.id.clone());
+        let done = match action {
+            OnFailure::None => Ok(()),
+            OnFailure::Kill => end(&entry).await,
+            OnFailure::Restart => containers.restart(RestartContainer { id, ..RestartContainer::default() }).await,
+            OnFailure::Stop => containers.stop(StopContainer { id, ..StopContainer::default() }).await,
+        };
+        match done {
+            Ok(()) => tracing::info!(container = entry.id, ?action, "it was unhealthy"),
+            // The next check tries again.
+            Err(err) => tracing::warn!(container = entry.id, ?action, "it is unhealthy: {err}"),
+        }
+    });
+    if let Err(err) = acting.await {
+        tracing::error!("act on an unhealthy container: {err}");
+    }
+}
+
+/// Not the command of that name, behind which no restart policy holds.
+async fn end(entry: &Entry) -> Result<()> {
+    entry.running_task()?.kill(None, signal::KILL, true).await
+}
+
+fn record(engine: &Engine, entry: &Entry, plan: &Plan, probe: Probe) -> HealthStatus {
     let container = entry.record();
     let mut health = container.state.health.clone().unwrap_or_default();
     let before = health.status;
@@ -138,7 +206,9 @@ fn record(engine: &Engine, entry: &Entry, plan: &Plan, probe: Probe) {
         .then(|| container_event(&container, format!("health_status: {}", health.status.as_str()), &[]))
         .into_iter()
         .collect();
+    let status = health.status;
     engine.update_volatile(entry, told, |container| container.state.health = Some(health));
+    status
 }
 
 /// Runs the check once.
@@ -210,6 +280,20 @@ mod tests {
         let mut check = HealthCheck { test: vec!["CMD-SHELL".into(), "true".into()], ..HealthCheck::default() };
         change(&mut check);
         Plan::of(&Config { healthcheck: Some(check), ..Config::default() })
+    }
+
+    #[test]
+    fn actions_are_named_or_refused() {
+        let of = |value: &str, auto_remove| {
+            let annotations = [(ON_FAILURE.to_owned(), value.to_owned())].into();
+            OnFailure::of(&HostConfig { annotations, auto_remove, ..HostConfig::default() })
+        };
+        assert_eq!(OnFailure::of(&HostConfig::default()).expect("nothing"), OnFailure::None);
+        for (value, action) in [("kill", OnFailure::Kill), ("restart", OnFailure::Restart), ("stop", OnFailure::Stop)] {
+            assert_eq!(of(value, false).expect(value), action);
+        }
+        assert!(of("panic", false).expect_err("no action").message().contains("\"panic\" is none of"));
+        assert!(of("restart", true).expect_err("gone by then").message().contains("cannot be restarted"));
     }
 
     fn probe(exit_code: i64, second: i64) -> Probe {

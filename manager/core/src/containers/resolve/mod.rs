@@ -14,6 +14,7 @@ use rcontainerd_types::{Error, Result};
 
 use super::commands::CreateContainer;
 use super::config::{Config, HostConfig};
+use super::health::OnFailure;
 use super::model::MountPoint;
 use super::network;
 use crate::host::{CgroupVersion, HostFacts};
@@ -62,6 +63,7 @@ pub fn resolve(request: &CreateContainer, image: &ImageConfig, host: &HostFacts,
     limits::check(&mut host_config, host, &mut warnings)?;
     security::check(&host_config)?;
     LogPlan::parse(&host_config.log_config)?;
+    OnFailure::of(&host_config)?;
     ports::check(&config, &host_config)?;
     host_config.extra_hosts.iter().try_for_each(|entry| network::parse_extra_host(entry).map(drop))?;
     if host_config.network_mode == "host" && host_config.port_bindings.values().any(|list| !list.is_empty()) {
