@@ -103,7 +103,8 @@ impl Server {
             command.arg("--console-socket").arg(console.path());
             return Ok(Some(console));
         }
-        let (ends, io) = self.wire_pipes(stdio, owner)?;
+        // What an exec's runtime prints is for its caller.
+        let (ends, io) = self.wire_pipes(stdio, owner, exec_id.is_empty())?;
         ends.apply(command);
         self.container_mut(id)?.process_mut(exec_id)?.io = io;
         Ok(None)
@@ -113,6 +114,8 @@ impl Server {
         let id = &request.id;
         match result.and_then(|()| self.adopt(id, "", console)) {
             Ok(pid) => {
+                let io = self.container(id).map(|container| container.init.io.clone()).unwrap_or_default();
+                self.release(&io);
                 self.watch_oom(id);
                 self.publish_create(request, pid);
                 then(self, Ok(pid.unsigned_abs()));
@@ -162,7 +165,7 @@ impl Server {
     /// A container that could not be made: its streams, what the runtime may have left, its mounts.
     fn forget_failed(&mut self, id: &str) {
         let Some(container) = self.containers.remove(id) else { return };
-        self.unwire(&container.init.io);
+        self.discard(&container.init.io);
         if container.init.pid != 0 {
             // The runtime made it, but we could not take it over.
             let mut command = container.runtime.command(&container.log_path(""));

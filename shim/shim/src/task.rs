@@ -35,11 +35,13 @@ pub enum Phase {
 }
 
 /// The copying for one process: ids of relays and of the sink in the server.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ProcessIo {
     pub stdin: Option<u64>,
     pub outputs: Vec<u64>,
     pub sink: Option<u64>,
+    /// Whether outputs begin to be read only when the server releases them.
+    pub held: bool,
 }
 
 /// A main process (`exec_id` empty) or an exec'd one.

@@ -40,12 +40,13 @@ impl ChildEnds {
 }
 
 impl Server {
-    /// Pipes for a process without a terminal. `owner` of the pipes: the container's root. On failure nothing stays.
+    /// Pipes for a process without a terminal. `owner` of the pipes: the container's root. On failure nothing stays. `held`: nothing is read
+    /// until [`Self::release`], since what the runtime prints when it fails is not the container's.
     ///
     /// # Errors
     /// One line naming the stream.
-    pub fn wire_pipes(&mut self, stdio: &StdioSpec, owner: (u32, u32)) -> Result<(ChildEnds, ProcessIo), Status> {
-        let mut io = ProcessIo::default();
+    pub fn wire_pipes(&mut self, stdio: &StdioSpec, owner: (u32, u32), held: bool) -> Result<(ChildEnds, ProcessIo), Status> {
+        let mut io = ProcessIo { held, ..ProcessIo::default() };
         match self.wire_pipes_into(stdio, owner, &mut io) {
             Ok(ends) => Ok((ends, io)),
             Err(status) => {
@@ -123,12 +124,12 @@ impl Server {
             Target::Fifo(path) => {
                 // Read-write: neither opening nor writing depends on a reader being there.
                 let to = open(path, OFlags::RDWR | OFlags::NONBLOCK).map_err(failed(name))?;
-                io.outputs.push(self.relay(from, to, None));
+                self.relay_output(from, to, io);
                 Ok(())
             }
             Target::File(path) => {
                 let to = open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE).map_err(failed(name))?;
-                io.outputs.push(self.relay(from, to, None));
+                self.relay_output(from, to, io);
                 Ok(())
             }
             Target::Null => Ok(()),
@@ -143,7 +144,7 @@ impl Server {
             Some(number) => number,
             None => {
                 let number = self.number();
-                let sink = Sink::open(number, uri, &mut self.poller)?;
+                let sink = Sink::open(number, uri, io.held, &mut self.poller)?;
                 self.sinks.insert(number, sink);
                 *io.sink.insert(number)
             }
@@ -164,6 +165,32 @@ impl Server {
         self.relays.insert(number, Relay::new(number, from, to, keep));
         self.turn_relay(number, false);
         number
+    }
+
+    fn relay_output(&mut self, from: OwnedFd, to: OwnedFd, io: &mut ProcessIo) {
+        if !io.held {
+            return io.outputs.push(self.relay(from, to, None));
+        }
+        let number = self.number();
+        self.relays.insert(number, Relay::new(number, from, to, None));
+        io.outputs.push(number);
+    }
+
+    /// The process is there: what comes now is its own.
+    pub fn release(&mut self, io: &ProcessIo) {
+        for &number in &io.outputs {
+            self.turn_relay(number, false);
+        }
+        let result = io.sink.and_then(|number| self.sinks.get_mut(&number)).map(|sink| sink.release(&mut self.poller));
+        self.note(result);
+    }
+
+    /// The process never was: what the runtime printed instead is in its answer.
+    pub fn discard(&mut self, io: &ProcessIo) {
+        for number in io.stdin.iter().chain(&io.outputs) {
+            self.close_relay(*number);
+        }
+        self.unwire(&ProcessIo { sink: io.sink, ..ProcessIo::default() });
     }
 
     /// Everything that the ended process wrote is delivered, as far as the receivers take it.

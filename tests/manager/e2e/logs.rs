@@ -12,6 +12,7 @@ each_client!(
     syslog_gets_the_output_and_logs_shows_it,
     a_syslog_server_that_goes_and_comes_back_loses_nothing,
     options_that_a_driver_does_not_have_are_refused,
+    what_the_runtime_says_is_not_the_container_s,
 );
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,4 +138,15 @@ fn options_that_a_driver_does_not_have_are_refused(client: Client) {
     host.docker(["info", "-f", "{{json .Plugins.Log}}"]).success().stdout("[\"journald\",\"json-file\",\"local\",\"none\",\"syslog\"]\n");
     assert_eq!(host.docker(["ps", "-aq"]).success().stdout, "");
     assert_eq!(host.leftovers(), Vec::<String>::new());
+}
+
+/// As with dockerd: the reason is in the answer and in the container's state, not in its log.
+fn what_the_runtime_says_is_not_the_container_s(client: Client) {
+    let host = TestHost::with_busybox().with_client(client);
+    let told = "exec: \"nosuch\": executable file not found";
+    host.docker(["run", "--name", "bad", "--network", "none", "busybox", "nosuch"]).code(127).stderr_has(told);
+    let logs = host.docker(["logs", "bad"]).success();
+    assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("", ""));
+    let error = host.docker(["inspect", "-f", "{{.State.Error}}", "bad"]).success().stdout;
+    assert!(error.contains(told), "{error}");
 }

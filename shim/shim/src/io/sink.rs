@@ -27,13 +27,15 @@ pub struct Sink {
     /// The process has been reaped: end of file may be told as soon as all outputs have ended.
     process_ended: bool,
     finished: bool,
+    /// Nothing is read yet.
+    held: bool,
 }
 
 #[derive(Debug)]
 struct Output {
     stream: Stream,
     fd: OwnedFd,
-    /// `None` while held back by a congested client or service.
+    /// `None` while held, or held back by a congested client or service.
     token: Option<Token>,
 }
 
@@ -49,7 +51,7 @@ const CHUNKS_PER_TURN: usize = 16;
 impl Sink {
     /// # Errors
     /// When the log file or the attach socket cannot be made.
-    pub fn open(id: u64, uri: &LogUri, poller: &mut Poller) -> io::Result<Self> {
+    pub fn open(id: u64, uri: &LogUri, held: bool, poller: &mut Poller) -> io::Result<Self> {
         let writer = LogWriter::open(uri)?;
         let listener = match &uri.attach {
             Some(path) => {
@@ -70,14 +72,19 @@ impl Sink {
             service: None,
             process_ended: false,
             finished: false,
+            held,
         })
     }
 
     /// Takes over a non-blocking descriptor to read from.
     pub fn add_output(&mut self, stream: Stream, fd: OwnedFd, poller: &mut Poller) -> io::Result<()> {
-        let token = poller.add(&fd, EventFlags::IN, Source::SinkOutput(self.id, stream))?;
-        self.outputs.push(Output { stream, fd, token: Some(token) });
-        Ok(())
+        self.outputs.push(Output { stream, fd, token: None });
+        self.hold_or_resume(poller)
+    }
+
+    pub fn release(&mut self, poller: &mut Poller) -> io::Result<()> {
+        self.held = false;
+        self.hold_or_resume(poller)
     }
 
     /// Reads what one output has.
@@ -222,7 +229,7 @@ impl Sink {
     }
 
     fn hold_or_resume(&mut self, poller: &mut Poller) -> io::Result<()> {
-        let hold = self.is_congested();
+        let hold = self.held || self.is_congested();
         for output in &mut self.outputs {
             match (output.token, hold) {
                 // Taken out whole: hang-up would be reported even without interest.
