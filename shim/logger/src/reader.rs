@@ -225,8 +225,10 @@ impl LogFile {
         Ok(None)
     }
 
-    fn is(&self, inode: u64) -> bool {
-        self.inode == inode || self.formerly == Some(inode)
+    /// Whether it is the same as `other`, which was met before: moved meanwhile, and perhaps compressed. Numbers of inodes are used again, but
+    /// a plain file was there already when the one before it was compressed and gave its number back.
+    fn is(&self, other: &Self) -> bool {
+        self.inode == other.inode || (matches!(other.file, Bytes::Plain(_)) && self.formerly == Some(other.inode))
     }
 
     /// When it was last written; a compressed one has its file's time.
@@ -312,8 +314,7 @@ fn existing(path: &Path) -> io::Result<Vec<LogFile>> {
         let mut gap = false;
         for n in 1..=MAX_ROTATED {
             match LogFile::open_rotated(&numbered(path, n))? {
-                // Inodes are used again, but a file and the one made after it were there together.
-                Some(file) if files.last().is_none_or(|last| !file.is(last.inode)) => files.push(file),
+                Some(file) if files.last().is_none_or(|last| !file.is(last)) => files.push(file),
                 Some(_) => {}
                 None if gap => break,
                 None => gap = true,
@@ -698,5 +699,29 @@ mod tests {
         }
         assert!(compressed(&numbered(&scratch.log(), 3)).exists(), "nothing was compressed");
         assert_eq!(found, (0..273).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_file_whose_number_was_used_again_is_read() {
+        let scratch = Scratch::new("again");
+        let record = |n: u64| {
+            let mut out = Vec::new();
+            crate::encode::encode_record(&mut out, Stream::Stdout, format!("{n}\n").as_bytes(), "", second(n));
+            out
+        };
+        let squeeze = |n: u32, formerly: u64, content: &[u8]| {
+            let file = File::create(compressed(&numbered(&scratch.log(), n))).expect("create");
+            let inode = file.metadata().expect("stat").ino();
+            let mut gzip = flate2::GzBuilder::new().filename(formerly.to_string()).write(file, flate2::Compression::fast());
+            io::Write::write_all(&mut gzip, content).expect("compress");
+            gzip.finish().expect("compress");
+            inode
+        };
+        std::fs::write(scratch.log(), record(2)).expect("write");
+        // What .1.gz has for a number was that of the file that became .2.gz.
+        let newer = squeeze(1, 1, &record(1));
+        squeeze(2, newer, &record(0));
+        let mut reader = Reader::open(&scratch.log(), ReadOptions::default()).expect("open");
+        assert_eq!(counted(&mut reader), [0, 1, 2]);
     }
 }
