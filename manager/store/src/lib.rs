@@ -16,6 +16,7 @@
 pub mod archive;
 pub mod content;
 pub mod descriptor;
+mod found;
 mod fs;
 pub mod fsck;
 pub mod gc;

@@ -19,6 +19,7 @@ use rcontainerd_types::{Digest, Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::content::{BLOBS, CONTENT};
+use crate::found::Found;
 use crate::fs;
 use crate::metadata::{Durability, Metadata, WriteTx, key};
 use crate::snapshot::SNAPSHOTS;
@@ -71,18 +72,9 @@ pub struct Forgotten {
 
 impl Waiting {
     /// Takes over what an earlier process of this boot has left, and forgets what one of another boot has.
-    pub fn open(metadata: &Arc<Metadata>, places: Vec<PathBuf>) -> Result<Self> {
+    pub fn open(metadata: &Arc<Metadata>, places: Vec<PathBuf>, all: &mut Found) -> Result<Self> {
         let boot = fs::boot_id()?;
-        let mut found = BTreeMap::new();
-        metadata.read(|tx| {
-            for (name, row) in tx.list(BLOBS)? {
-                let Some(unsettled) = row.unsettled else { continue };
-                found.insert(Thing::Blob(name.parse()?), unsettled);
-            }
-            let snapshots = tx.list(SNAPSHOTS)?.into_iter();
-            found.extend(snapshots.filter_map(|(name, record)| Some((Thing::Snapshot(name), record.unsettled?))));
-            Ok(())
-        })?;
+        let found = all.unsettled()?;
         let last = found.values().map(|unsettled| unsettled.serial).max().unwrap_or(0);
         let (things, stale): (BTreeMap<_, _>, BTreeMap<_, _>) = found.into_iter().partition(|(_, unsettled)| unsettled.boot == boot);
         let mark = |(thing, unsettled): (Thing, Unsettled)| (thing, Mark { serial: unsettled.serial, pending: false, lost: false });
@@ -101,6 +93,7 @@ impl Waiting {
                 let mut forgotten = Forgotten::default();
                 stale.iter().try_for_each(|(thing, mark)| forget(tx, thing, mark.serial, &mut forgotten))
             })?;
+            stale.keys().for_each(|thing| all.forget(thing));
         }
         Ok(waiting)
     }
@@ -365,7 +358,7 @@ mod tests {
         let digest = bring(&store);
         // A place that cannot be synced stands for a disk that fails.
         let metadata = Arc::new(Metadata::open(&root.path().join("other.redb")).expect("open"));
-        let waiting = Waiting::open(&metadata, vec![root.path().join("not there")]).expect("open");
+        let waiting = Waiting::open(&metadata, vec![root.path().join("not there")], &mut Found::default()).expect("open");
         let row = store.metadata().read(|tx| tx.get(BLOBS, &digest.to_string())).expect("read").expect("a row");
         let name = digest.to_string();
         waiting

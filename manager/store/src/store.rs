@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rcontainerd_types::{Error, ErrorKind, Finding, Result};
 
 use crate::content::{self, Content};
+use crate::found::Found;
 use crate::fs::{self, failed};
 use crate::lock::RootLock;
 use crate::metadata::{Metadata, WriteTx};
@@ -70,9 +71,10 @@ impl Store {
         let (blobs, layers) = (root.join("content"), root.join("snapshots"));
         fs::make_private_dir(&blobs)?;
         fs::make_private_dir(&layers)?;
-        let waiting = Arc::new(Waiting::open(&metadata, one_of_each_file_system(&[&blobs, &layers])?)?);
-        let content = Arc::new(content::Shared::open(blobs, metadata.clone(), Arc::clone(&waiting))?);
-        let backends = snapshot::open_all(&layers, &metadata, &waiting)?;
+        let mut found = Found::read(&metadata)?;
+        let waiting = Arc::new(Waiting::open(&metadata, one_of_each_file_system(&[&blobs, &layers])?, &mut found)?);
+        let content = Arc::new(content::Shared::open(blobs, metadata.clone(), Arc::clone(&waiting), &found)?);
+        let backends = snapshot::open_all(&layers, &metadata, &waiting, &mut found)?;
         clean_what_is_lost(&waiting, &content, &backends);
         let default_backend = choose(&backends, options.snapshotter)?;
         Ok(Self { inner: Arc::new(Inner { root, metadata, waiting, content, backends, default_backend, lock }) })

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use rcontainerd_types::{Digest, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::found::Found;
 use crate::fs;
 use crate::metadata::{Durability, Labels, Metadata, Table, WriteTx, key, prefix};
 use crate::settle::{Unsettled, Waiting};
@@ -31,6 +32,8 @@ pub use ingest::{Ingest, IngestStatus, Sealed};
 
 pub const CONTENT: Table<ContentRecord> = Table::new("content", 1).followed();
 pub const BLOBS: Table<BlobRow> = Table::new("blobs", 1);
+/// The same table, for an open.
+pub(crate) const BLOB_MARKS: Table<BlobMark> = Table::new("blobs", 1);
 
 /// A namespace's view of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +54,13 @@ pub struct BlobRow {
     pub namespaces: BTreeSet<String>,
     /// It waits for a sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<Unsettled>,
+}
+
+/// Of a blob's row, what an open looks at.
+#[derive(Debug, Deserialize)]
+pub(crate) struct BlobMark {
+    #[serde(default)]
     pub unsettled: Option<Unsettled>,
 }
 
@@ -100,12 +110,12 @@ pub struct Content {
 
 impl Shared {
     /// Makes the directories and sweeps what a crash left unpublished.
-    pub fn open(root: PathBuf, metadata: Arc<Metadata>, waiting: Arc<Waiting>) -> Result<Self> {
+    pub fn open(root: PathBuf, metadata: Arc<Metadata>, waiting: Arc<Waiting>, found: &Found) -> Result<Self> {
         for sub in ["blobs/sha256", "blobs/sha512", "ingest"] {
             fs::make_private_dir(&root.join(sub))?;
         }
         let shared = Self { root, metadata, waiting, active: Mutex::default(), publishing: Mutex::default() };
-        shared.sweep_unpublished()?;
+        shared.sweep_unpublished(found)?;
         Ok(shared)
     }
 
@@ -163,9 +173,8 @@ impl Shared {
         self.root.join("blobs").join(digest.algorithm().as_str()).join(digest.hex())
     }
 
-    fn sweep_unpublished(&self) -> Result<()> {
-        let known: HashSet<String> = self.metadata.read(|tx| tx.keys(BLOBS, ""))?.into_iter().collect();
-        for orphan in self.files()?.into_iter().filter(|digest| !known.contains(&digest.to_string())) {
+    fn sweep_unpublished(&self, found: &Found) -> Result<()> {
+        for orphan in self.files()?.into_iter().filter(|digest| !found.has_blob(&digest.to_string())) {
             tracing::info!(digest = %orphan, "remove a blob that was never published");
             fs::remove_file_if_there(&self.blob_path(&orphan))?;
         }

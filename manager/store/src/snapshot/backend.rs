@@ -20,12 +20,15 @@ use super::native::Native;
 use super::overlay::Overlay;
 use super::usage::disk_usage;
 use super::{Kind, LayerDirs, Persistence, SnapshotInfo, Snapshotter, Usage};
+use crate::found::Found;
 use crate::fs;
 use crate::metadata::{Durability, Labels, Metadata, ReadTx, Table, WriteTx};
 use crate::mount::Mount;
 use crate::settle::{Thing, Unsettled, Waiting};
 
 pub const SNAPSHOTS: Table<SnapshotRecord> = Table::new("snapshots", 1).followed();
+/// The same table, for an open.
+pub const SNAPSHOT_MARKS: Table<SnapshotMark> = Table::new("snapshots", 1).followed();
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRecord {
@@ -46,6 +49,19 @@ pub struct SnapshotRecord {
     pub scratch: Option<String>,
     /// Its files wait for a sync.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsettled: Option<Unsettled>,
+}
+
+/// Of a snapshot's record, what an open looks at.
+#[derive(Debug, Deserialize)]
+pub struct SnapshotMark {
+    pub kind: Kind,
+    pub dir: u64,
+    #[serde(default)]
+    pub labels: Labels,
+    #[serde(default)]
+    pub scratch: Option<String>,
+    #[serde(default)]
     pub unsettled: Option<Unsettled>,
 }
 
@@ -141,11 +157,11 @@ impl Drop for Held {
 }
 
 /// Opens every snapshotter that is built in.
-pub fn open_all(root: &Path, metadata: &Arc<Metadata>, waiting: &Arc<Waiting>) -> Result<Vec<Arc<Shared>>> {
+pub fn open_all(root: &Path, metadata: &Arc<Metadata>, waiting: &Arc<Waiting>, found: &mut Found) -> Result<Vec<Arc<Shared>>> {
     let overlay = Box::new(Overlay::new(root.join(super::OVERLAY)));
     let native = Box::new(Native::new(root.join(super::NATIVE)));
     let backends: [Box<dyn Backend>; 2] = [overlay, native];
-    backends.into_iter().map(|backend| Shared::open(root, backend, metadata, waiting).map(Arc::new)).collect()
+    backends.into_iter().map(|backend| Shared::open(root, backend, metadata, waiting, found).map(Arc::new)).collect()
 }
 
 /// A namespace's view of a snapshotter.
@@ -154,7 +170,7 @@ pub fn handle(shared: &Arc<Shared>, namespace: &str) -> Arc<dyn Snapshotter> {
 }
 
 impl Shared {
-    fn open(root: &Path, backend: Box<dyn Backend>, metadata: &Arc<Metadata>, waiting: &Arc<Waiting>) -> Result<Self> {
+    fn open(root: &Path, backend: Box<dyn Backend>, metadata: &Arc<Metadata>, waiting: &Arc<Waiting>, found: &mut Found) -> Result<Self> {
         let root = root.join(backend.name());
         fs::make_private_dir(&root)?;
         let mut shared = Self {
@@ -166,19 +182,18 @@ impl Shared {
             busy: Mutex::default(),
             leftover: Mutex::default(),
         };
-        shared.drop_stale()?;
-        shared.last_dir = AtomicU64::new(shared.sweep()?);
+        shared.drop_stale(found)?;
+        shared.last_dir = AtomicU64::new(shared.sweep(found)?);
         Ok(shared)
     }
 
     /// Forgets what was good for an earlier boot or process only; the directories go with the sweep.
-    fn drop_stale(&self) -> Result<()> {
+    fn drop_stale(&self, found: &mut Found) -> Result<()> {
         let boot = fs::boot_id()?;
-        let stale = |record: &SnapshotRecord| {
-            let half_made = record.kind == Kind::Active && record.labels.contains_key(crate::unpack::IN_PROGRESS);
-            half_made || record.scratch.as_ref().is_some_and(|of| *of != boot)
-        };
-        let stale: Vec<String> = self.records()?.into_iter().filter(|(_, record)| stale(record)).map(|(key, _)| key).collect();
+        let stale = found.take_snapshots(self.name(), |mark| {
+            let half_made = mark.kind == Kind::Active && mark.labels.contains_key(crate::unpack::IN_PROGRESS);
+            half_made || mark.scratch.as_ref().is_some_and(|of| *of != boot)
+        });
         if stale.is_empty() {
             return Ok(());
         }
@@ -191,8 +206,8 @@ impl Shared {
     }
 
     /// Removes directories without a record and finds the highest number in use.
-    fn sweep(&self) -> Result<u64> {
-        let known: HashSet<u64> = self.records()?.into_iter().map(|(_, record)| record.dir).collect();
+    fn sweep(&self, found: &Found) -> Result<u64> {
+        let known: HashSet<u64> = found.directories(self.name()).collect();
         let mut last = known.iter().copied().max().unwrap_or(0);
         for name in fs::entry_names(&self.root)? {
             match name.parse::<u64>() {

@@ -19,7 +19,7 @@ use crate::metadata::{Labels, WriteTx};
 use crate::mount::Mount;
 
 pub use backend::Removal;
-pub(crate) use backend::{SNAPSHOTS, Shared, SnapshotRecord, handle, open_all};
+pub(crate) use backend::{SNAPSHOT_MARKS, SNAPSHOTS, Shared, SnapshotMark, SnapshotRecord, handle, open_all};
 pub(crate) use copy::copy_entry;
 pub(crate) use native::NAME as NATIVE;
 pub(crate) use overlay::NAME as OVERLAY;
