@@ -11,8 +11,8 @@ use rcontainerd_store::metadata::WriteTx;
 use rcontainerd_task::{TaskKey, TaskService};
 use rcontainerd_types::{Error, Result};
 
-use crate::containers::Container;
 use crate::containers::registry::{CONTAINERS, Entry, Registry};
+use crate::containers::{Container, Outline, State};
 use crate::events::{EventKind, Events, NewEvent};
 use crate::execs::table::ExecTable;
 use crate::host::HostFacts;
@@ -90,6 +90,24 @@ impl Engine {
         TaskKey { namespace: NAMESPACE.to_owned(), id: id.to_owned() }
     }
 
+    /// The whole record of a container, with the state that is in memory.
+    ///
+    /// # Errors
+    /// `NotFound` for one that was removed; those of the database.
+    pub async fn record(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<Container> {
+        let (engine, entry) = (Arc::clone(self), Arc::clone(entry));
+        blocking(move || engine.record_now(&entry)).await
+    }
+
+    /// As [`Self::record`], for who may block.
+    ///
+    /// # Errors
+    /// As [`Self::record`].
+    pub fn record_now(&self, entry: &Entry) -> Result<Container> {
+        let kept = self.store.metadata().read(|tx| tx.get(CONTAINERS, &entry.id))?;
+        with_state(kept, entry).ok_or_else(|| gone(entry))
+    }
+
     /// Changes a record durably, the events in the same transaction.
     pub async fn update(
         self: &Arc<Self>,
@@ -100,39 +118,36 @@ impl Engine {
         let (engine, entry) = (Arc::clone(self), Arc::clone(entry));
         blocking(move || {
             let _order = entry.writing();
-            let mut container = entry.record();
-            change(&mut container);
-            let recorded = engine.store.metadata().write(|tx| {
+            let (outline, recorded) = engine.store.metadata().write(|tx| {
+                let mut container = with_state(tx.get(CONTAINERS, &entry.id)?, &entry).ok_or_else(|| gone(&entry))?;
+                change(&mut container);
                 tx.put(CONTAINERS, &container.id, &container)?;
-                engine.record_all(tx, events)
+                Ok((Outline::from(&container), engine.record_all(tx, events)?))
             })?;
-            entry.set_record(container);
+            entry.set_outline(outline);
             recorded.into_iter().for_each(|event| engine.events.publish(event));
             Ok(())
         })
         .await
     }
 
-    /// Writes a record as it is, unless its container is gone by now.
+    /// Writes the state as it is in memory, unless its container is gone by now.
     pub async fn rewrite(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<()> {
         let (engine, entry) = (Arc::clone(self), Arc::clone(entry));
         blocking(move || {
             let _order = entry.writing();
-            let container = entry.record();
-            engine
-                .store
-                .metadata()
-                .write(|tx| if tx.contains(CONTAINERS, &container.id)? { tx.put(CONTAINERS, &container.id, &container) } else { Ok(()) })
+            engine.store.metadata().write(|tx| match with_state(tx.get(CONTAINERS, &entry.id)?, &entry) {
+                Some(container) => tx.put(CONTAINERS, &container.id, &container),
+                None => Ok(()),
+            })
         })
         .await
     }
 
-    /// Changes a record in memory only: what a crash of the manager may forget, because the shim and STATE know it.
-    pub fn update_volatile(&self, entry: &Entry, events: Vec<NewEvent>, change: impl FnOnce(&mut Container)) {
+    /// Changes the state in memory only: what a crash of the manager may forget, because the shim and STATE know it.
+    pub fn update_volatile(&self, entry: &Entry, events: Vec<NewEvent>, change: impl FnOnce(&mut State)) {
         let _order = entry.writing();
-        let mut container = entry.record();
-        change(&mut container);
-        entry.set_record(container);
+        entry.change_state(change);
         events.into_iter().for_each(|event| self.events.announce(event));
     }
 
@@ -141,8 +156,17 @@ impl Engine {
     }
 }
 
+/// A record with the state that is in memory.
+fn with_state(kept: Option<Container>, entry: &Entry) -> Option<Container> {
+    kept.map(|kept| Container { state: entry.view().state.clone(), ..kept })
+}
+
+fn gone(entry: &Entry) -> Error {
+    Error::not_found(format!("No such container: {}", entry.id))
+}
+
 /// An event of a container with Docker's attributes: image, name, the labels, and what the action adds.
-pub(crate) fn container_event(container: &Container, action: impl Into<String>, extra: &[(&str, String)]) -> NewEvent {
+pub(crate) fn container_event(container: &Outline, action: impl Into<String>, extra: &[(&str, String)]) -> NewEvent {
     let mut attributes = container.config.labels.clone();
     attributes.insert("image".into(), container.config.image.clone());
     attributes.insert("name".into(), container.name.clone());

@@ -174,8 +174,8 @@ fn watch_task_events(engine: &Arc<Engine>) {
             if event.namespace == NAMESPACE
                 && let Ok(entry) = engine.registry.find(id)
             {
-                let told = engine::container_event(&entry.record(), "oom", &[]);
-                engine.update_volatile(&entry, vec![told], |container| container.state.oom_killed = true);
+                let told = engine::container_event(&entry.view(), "oom", &[]);
+                engine.update_volatile(&entry, vec![told], |state| state.oom_killed = true);
             }
         }
     });

@@ -260,6 +260,28 @@ mod tests {
     }
 
     #[test]
+    fn an_open_reads_each_blob_and_each_snapshot_once() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let options = Options { snapshotter: SnapshotterChoice::Native };
+        let opened = || {
+            let store = Store::open_with(root.path(), &options).expect("open");
+            let decoded = store.metadata().decoded();
+            (store, decoded)
+        };
+        drop(opened().0);
+        let (store, empty) = opened();
+        for n in 0..20 {
+            store.content("test").put(format!("blob {n}").as_bytes(), Labels::new()).expect("put");
+            store.snapshots("test").prepare(&format!("s{n}"), None, Labels::new()).expect("prepare");
+        }
+        drop(store);
+        let (store, full) = opened();
+        // Beside them the schema's rows, one for each table that is there now.
+        let tables = store.metadata().read(|tx| tx.tables()).expect("tables").len() as u64;
+        assert!((40..=40 + tables).contains(&(full - empty)), "{full} records decoded, {empty} of an empty store, {tables} tables");
+    }
+
+    #[test]
     fn snapshotters_are_found_by_name() {
         let root = tempfile::tempdir().expect("temporary directory");
         let store = Store::open_with(root.path(), &Options { snapshotter: SnapshotterChoice::Native }).expect("open");

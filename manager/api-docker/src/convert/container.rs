@@ -8,7 +8,8 @@ use proto_docker::host_config::{HostConfig as HostConfigDto, PortBinding, PortMa
 use proto_docker::inspect::{ContainerInspect, ContainerState, GraphDriver, Health, HealthcheckResult, NetworkSettings};
 use proto_docker::network::EndpointSettings;
 use rcontainerd_core::containers::{
-    Container, ContainerDetails, ContainerSummary, Endpoint, Health as CoreHealth, MountPoint, Probe, PublishedPort, State, Status,
+    Container, ContainerDetails, ContainerSummary, Endpoint, EndpointRequest, Health as CoreHealth, MountPoint, Outline, Probe,
+    PublishedPort, State, Status,
 };
 
 use super::create::{config_dto, endpoint_dto};
@@ -35,13 +36,13 @@ pub(crate) fn summary(summary: &ContainerSummary) -> dto::ContainerSummary {
             network_mode: container.host_config.network_mode.clone(),
             annotations: container.host_config.annotations.clone(),
         },
-        network_settings: SummaryNetworkSettings { networks: networks(container, &summary.networks) },
+        network_settings: SummaryNetworkSettings { networks: networks(&container.endpoints, &container.state.networks, &summary.networks) },
         mounts: container.mounts.iter().map(mount).collect(),
     }
 }
 
 /// Path and arguments, those with blanks quoted, as dockerd joins them.
-fn command_line(container: &Container) -> String {
+fn command_line(container: &Outline) -> String {
     let words = std::iter::once(&container.path).chain(&container.args);
     let quoted = |word: &String| if word.contains(' ') { format!("'{word}'") } else { word.clone() };
     match container.args.is_empty() {
@@ -140,7 +141,7 @@ fn health(health: &CoreHealth) -> Health {
 
 fn network_settings(details: &ContainerDetails) -> NetworkSettings {
     let container = &details.container;
-    let networks = networks(container, &details.networks);
+    let networks = networks(&container.endpoints, &container.state.networks, &details.networks);
     let main = networks.get("bridge").cloned().unwrap_or_default();
     NetworkSettings {
         sandbox_id: if details.sandbox_key.is_empty() { String::new() } else { container.id.clone() },
@@ -173,10 +174,14 @@ fn port_map(ports: &[PublishedPort]) -> PortMap {
 }
 
 /// The networks a container is on, or will be once it runs; `ids` by their names.
-fn networks(container: &Container, ids: &BTreeMap<String, String>) -> BTreeMap<String, EndpointSettings> {
-    let asked = container.endpoints.iter().map(|(name, request)| (name.clone(), endpoint_dto(request)));
+fn networks(
+    asked: &BTreeMap<String, EndpointRequest>,
+    given: &BTreeMap<String, Endpoint>,
+    ids: &BTreeMap<String, String>,
+) -> BTreeMap<String, EndpointSettings> {
+    let asked = asked.iter().map(|(name, request)| (name.clone(), endpoint_dto(request)));
     let mut networks: BTreeMap<String, EndpointSettings> = asked.collect();
-    for (name, endpoint) in &container.state.networks {
+    for (name, endpoint) in given {
         let entry = networks.entry(name.clone()).or_default();
         fill(entry, endpoint);
     }

@@ -16,13 +16,13 @@ use crate::io::{Output, OutputKind, OutputStream, ProcessIo};
 use crate::stdin::{InputWriter, Opened};
 
 pub(super) async fn attach(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &AttachContainer) -> Result<ProcessIo> {
-    let container = entry.record();
+    let container = engine.record(entry).await?;
     if container.state.status == Status::Paused {
         return Err(Error::conflict(format!("container {} is paused, unpause the container before attach", entry.id)));
     }
     let past = if command.logs { Some(replay(engine, entry, command).await?) } else { None };
     let (output, input) = if command.stream { live(engine, entry, command, &container).await? } else { (nothing(), None) };
-    engine.events.announce(container_event(&container, "attach", &[]));
+    engine.events.announce(container_event(&entry.view(), "attach", &[]));
     let output: OutputStream = match past {
         Some(past) => Box::pin(past.chain(output)),
         None => output,

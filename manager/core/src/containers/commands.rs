@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::config::{Config, EndpointRequest, HostConfig, Resources, RestartPolicy};
 use super::model::{Container, PublishedPort};
+use super::outline::Outline;
 use crate::filters::Filters;
 
 /// Names, id prefixes and full ids all name a container (`id` in every command below).
@@ -177,7 +178,7 @@ pub struct ListContainers {
 
 #[derive(Clone, Debug)]
 pub struct ContainerSummary {
-    pub container: Arc<Container>,
+    pub container: Arc<Outline>,
     /// The image's name as the container was created with, its id when the name now means another image.
     pub image: String,
     /// Its names in links of others: `other/alias`.

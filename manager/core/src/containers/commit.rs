@@ -16,7 +16,7 @@ use crate::images::config::Empty;
 use crate::images::{ExtendImage, Healthcheck, ImageConfig, apply_instructions};
 
 pub(super) async fn commit(engine: &Arc<Engine>, entry: &Arc<Entry>, command: CommitContainer) -> Result<Digest> {
-    let container = entry.record();
+    let container = engine.record(entry).await?;
     let mut config = command.config;
     apply_instructions(&mut config, &command.changes)?;
     let config = over(config, &of_container(&container.config));
@@ -42,7 +42,7 @@ pub(super) async fn commit(engine: &Arc<Engine>, entry: &Arc<Entry>, command: Co
     let image = made?;
     let mut extra = vec![("comment", command.comment), ("imageID", image.to_string())];
     extra.extend(command.reference.map(|reference| ("imageRef", reference.familiar())));
-    engine.events.announce(container_event(&container, "commit", &extra));
+    engine.events.announce(container_event(&entry.view(), "commit", &extra));
     Ok(image)
 }
 

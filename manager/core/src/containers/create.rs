@@ -11,6 +11,7 @@ use rcontainerd_types::{Error, Result, id};
 
 use super::commands::{CreateContainer, Created};
 use super::model::{Container, MountKind, MountPoint, State};
+use super::outline::Outline;
 use super::registry::{CONTAINERS, Entry};
 use super::resolve::{self, MountSource, PlannedMount, Resolved};
 use super::{joined, links, runtimes, start, volumes_from};
@@ -134,7 +135,8 @@ async fn build(
     warnings.extend(dropped_capabilities(engine, &resolved)?);
     let container = record(request, &image, resolved, mounts, &rootfs, (id, name), &warnings);
     let owner = Arc::clone(engine);
-    let entry = Arc::new(Entry::new(container.clone()));
+    let outline = Outline::from(&container);
+    let entry = Arc::new(Entry::new(outline.clone()));
     blocking(move || {
         let spec = preview(&owner, &container);
         let events = owner.store.metadata().write_as(durability, |tx| {
@@ -144,7 +146,7 @@ async fn build(
             }
             tx.create(CONTAINERS, &container.id, &container)?;
             tx.put(records::CONTAINERS, &rcontainerd_store::metadata::key(NAMESPACE, &container.id), &primitive(&container, spec))?;
-            owner.record_all(tx, vec![container_event(&container, "create", &[])])
+            owner.record_all(tx, vec![container_event(&outline, "create", &[])])
         })?;
         events.into_iter().for_each(|event| owner.events.publish(event));
         Ok(())

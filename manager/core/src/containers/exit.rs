@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use rcontainerd_task::{ExitStatus, Task};
 use rcontainerd_types::ErrorKind;
 
-use super::model::{Container, Status};
+use super::model::{Container, State, Status};
+use super::outline::Outline;
 use super::registry::{Entry, Live};
 use super::{health, network, remove, runstate, start};
 use crate::engine::{Engine, container_event};
@@ -42,7 +43,7 @@ pub(super) async fn ended(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, st
     let Some(live) = entry.set_live(None) else { return };
     clean_up(engine, entry, live).await;
     let code = i64::from(status.code);
-    let container = entry.record();
+    let container = entry.view();
     let again = restarts(&container, code).filter(|_| !engine.host_ends.is_cancelled());
     record_exit(engine, entry, &container, &status, again.is_some()).await;
     entry.phase.send_modify(|phase| {
@@ -86,44 +87,44 @@ pub(super) async fn clean_up(engine: &Arc<Engine>, entry: &Entry, live: Live) {
     }
 }
 
-async fn record_exit(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Container, status: &ExitStatus, again: bool) {
+async fn record_exit(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Outline, status: &ExitStatus, again: bool) {
     let finished = Timestamp::try_from(status.exited_at).unwrap_or_else(|_| Timestamp::now());
     let duration = container.state.started_at.map_or(0, |started| finished.duration_since(started).as_secs());
     let extra = [("exitCode", status.code.to_string()), ("execDuration", duration.to_string())];
     let mut events = vec![container_event(container, "die", &extra)];
-    events.extend(network::events("disconnect", container, &container.state.networks));
+    events.extend(network::events("disconnect", &container.id, &container.state.networks));
     let code = i64::from(status.code);
-    let change = move |container: &mut Container| {
-        container.state.status = if again { Status::Restarting } else { Status::Exited };
-        container.state.pid = 0;
-        container.state.exit_code = code;
-        container.state.finished_at = Some(finished);
-        container.state.networks.clear();
-        container.state.ports.clear();
-        health::ended(container);
+    let change = move |state: &mut State| {
+        state.status = if again { Status::Restarting } else { Status::Exited };
+        state.pid = 0;
+        state.exit_code = code;
+        state.finished_at = Some(finished);
+        state.networks.clear();
+        state.ports.clear();
+        health::ended(state);
     };
     if container.host_config.auto_remove {
         // Its record goes away in a moment: writing the code first would only cost a sync.
         engine.update_volatile(entry, events, change);
         return;
     }
-    if let Err(err) = engine.update(entry, events, change).await {
+    if let Err(err) = engine.update(entry, events, move |container| change(&mut container.state)).await {
         tracing::error!(container = entry.id, "record the exit code {code}: {err}");
         engine.update_volatile(entry, Vec::new(), change_again(code, finished));
     }
 }
 
-fn change_again(code: i64, finished: Timestamp) -> impl FnOnce(&mut Container) {
-    move |container| {
-        container.state.status = Status::Exited;
-        container.state.pid = 0;
-        container.state.exit_code = code;
-        container.state.finished_at = Some(finished);
+fn change_again(code: i64, finished: Timestamp) -> impl FnOnce(&mut State) {
+    move |state| {
+        state.status = Status::Exited;
+        state.pid = 0;
+        state.exit_code = code;
+        state.finished_at = Some(finished);
     }
 }
 
 /// The pause before the restart that the policy orders, if it does.
-fn restarts(container: &Container, code: i64) -> Option<Duration> {
+fn restarts(container: &Outline, code: i64) -> Option<Duration> {
     let policy = &container.host_config.restart_policy;
     let count = container.state.restart_count;
     let wanted = match policy.name.as_str() {
@@ -149,7 +150,7 @@ fn restart_later(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, pause: Dura
             return;
         }
         let _operation = entry.operation.lock().await;
-        let state = entry.record().state;
+        let state = entry.view().state.clone();
         if state.status != Status::Restarting || state.run != run || engine.host_ends.is_cancelled() {
             return;
         }

@@ -3,6 +3,7 @@
 //!
 //! What an unhealthy container's owner wants done is an annotation ([`ON_FAILURE`]), since Docker's API has no field for it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use rcontainerd_types::{Error, Result};
 
 use super::Containers;
 use super::commands::{RestartContainer, StopContainer};
-use super::config::{Config, HealthCheck, HostConfig};
-use super::model::{Container, Health, HealthStatus, Probe, Status};
+use super::config::{Config, HealthCheck};
+use super::model::{Health, HealthStatus, Probe, State, Status};
 use super::registry::Entry;
 use crate::engine::{Engine, container_event};
 use crate::execs::{CreateExec, Execs, StartExec};
@@ -48,12 +49,12 @@ pub(super) enum OnFailure {
 impl OnFailure {
     /// # Errors
     /// `InvalidArgument` for another word, and for a restart of what is removed when it stops.
-    pub fn of(host_config: &HostConfig) -> Result<Self> {
+    pub fn of(annotations: &BTreeMap<String, String>, auto_remove: bool) -> Result<Self> {
         let invalid = |why: &str| Error::invalid(format!("invalid annotation {ON_FAILURE}: {why}"));
-        match host_config.annotations.get(ON_FAILURE).map_or("none", String::as_str) {
+        match annotations.get(ON_FAILURE).map_or("none", String::as_str) {
             "none" => Ok(Self::None),
             "kill" => Ok(Self::Kill),
-            "restart" if host_config.auto_remove => Err(invalid("a container that is removed when it stops cannot be restarted")),
+            "restart" if auto_remove => Err(invalid("a container that is removed when it stops cannot be restarted")),
             "restart" => Ok(Self::Restart),
             "stop" => Ok(Self::Stop),
             other => Err(invalid(&format!("{other:?} is none of none, kill, restart, stop"))),
@@ -125,10 +126,10 @@ impl Plan {
 }
 
 /// Checks a run until its end, in a task of its own.
-pub(super) fn watch(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64) {
-    let Some(plan) = Plan::of(&entry.record().config) else { return };
+pub(super) fn watch(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, config: &Config) {
+    let Some(plan) = Plan::of(config) else { return };
     let before = read(&engine.run_dir(&entry.id)).unwrap_or_default();
-    engine.update_volatile(entry, Vec::new(), |container| container.state.health = Some(before));
+    engine.update_volatile(entry, Vec::new(), |state| state.health = Some(before));
     let (engine, entry) = (Arc::clone(engine), Arc::clone(entry));
     tokio::spawn(async move {
         let mut phase = entry.phase.subscribe();
@@ -144,10 +145,10 @@ pub(super) fn watch(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64) {
 
 async fn check(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, plan: &Plan) {
     loop {
-        let state = entry.record().state;
+        let state = entry.view().state.clone();
         tokio::time::sleep(plan.pause(&state.health.clone().unwrap_or_default(), state.started_at)).await;
         let is_ours = entry.live().is_some_and(|live| live.run == run);
-        match entry.record().state.status {
+        match entry.view().state.status {
             _ if !is_ours => return,
             Status::Running => {}
             // A frozen process answers nothing.
@@ -165,7 +166,8 @@ async fn check(engine: &Arc<Engine>, entry: &Arc<Entry>, run: u64, plan: &Plan) 
 
 /// In a task of its own, since the one that checks ends with the run; that one waits, so that nothing is done twice.
 async fn act(engine: &Arc<Engine>, entry: &Arc<Entry>) {
-    let action = OnFailure::of(&entry.record().host_config).unwrap_or_default();
+    let host = &entry.view().host_config;
+    let action = OnFailure::of(&host.annotations, host.auto_remove).unwrap_or_default();
     if action == OnFailure::None {
         return;
     }
@@ -195,7 +197,7 @@ async fn end(entry: &Entry) -> Result<()> {
 }
 
 fn record(engine: &Engine, entry: &Entry, plan: &Plan, probe: Probe) -> HealthStatus {
-    let container = entry.record();
+    let container = entry.view();
     let mut health = container.state.health.clone().unwrap_or_default();
     let before = health.status;
     plan.judge(&mut health, container.state.started_at, probe);
@@ -207,7 +209,7 @@ fn record(engine: &Engine, entry: &Entry, plan: &Plan, probe: Probe) -> HealthSt
         .into_iter()
         .collect();
     let status = health.status;
-    engine.update_volatile(entry, told, |container| container.state.health = Some(health));
+    engine.update_volatile(entry, told, |state| state.health = Some(health));
     status
 }
 
@@ -254,8 +256,8 @@ async fn run(engine: &Arc<Engine>, entry: &Entry, plan: &Plan) -> Result<(i64, S
 }
 
 /// A container that does not run is not healthy (as Docker tells it).
-pub(super) fn ended(container: &mut Container) {
-    if let Some(health) = &mut container.state.health {
+pub(super) fn ended(state: &mut State) {
+    if let Some(health) = &mut state.health {
         health.status = HealthStatus::Unhealthy;
     }
 }
@@ -285,10 +287,9 @@ mod tests {
     #[test]
     fn actions_are_named_or_refused() {
         let of = |value: &str, auto_remove| {
-            let annotations = [(ON_FAILURE.to_owned(), value.to_owned())].into();
-            OnFailure::of(&HostConfig { annotations, auto_remove, ..HostConfig::default() })
+            OnFailure::of(&[(ON_FAILURE.to_owned(), value.to_owned())].into(), auto_remove)
         };
-        assert_eq!(OnFailure::of(&HostConfig::default()).expect("nothing"), OnFailure::None);
+        assert_eq!(OnFailure::of(&BTreeMap::new(), false).expect("nothing"), OnFailure::None);
         for (value, action) in [("kill", OnFailure::Kill), ("restart", OnFailure::Restart), ("stop", OnFailure::Stop)] {
             assert_eq!(of(value, false).expect(value), action);
         }

@@ -35,7 +35,8 @@ pub(crate) async fn end_all(engine: &Arc<Engine>) {
 async fn end(entry: &Arc<Entry>) -> Result<()> {
     // A start under way comes first.
     drop(entry.operation.lock().await);
-    let config = entry.record().config;
+    let outline = entry.view();
+    let config = &outline.config;
     let signal = if config.stop_signal.is_empty() { signal::TERM } else { signal::parse(&config.stop_signal)? };
     // Who waits without end (`--stop-timeout -1`) cannot: the host does not.
     let patience = commands::stop_wait(None, config.stop_timeout).unwrap_or(FOREIGN_PATIENCE);

@@ -37,7 +37,7 @@ pub(super) fn find(engine: &Engine, container: &Container) -> Result<Shared> {
     let mut shared = Shared::default();
     if let Some(id) = other_container(&host.network_mode) {
         let (entry, pid) = running(engine, id, |id| format!("cannot join network of a non running container: {id}"))?;
-        shared.network = Some((PathBuf::from(format!("/proc/{pid}/ns/net")), entry.record()));
+        shared.network = Some((PathBuf::from(format!("/proc/{pid}/ns/net")), engine.record_now(&entry)?));
     }
     if let Some(id) = other_container(&host.pid_mode) {
         let (_, pid) = running(engine, id, |id| format!("cannot join PID namespace of a non running container: {id}"))?;
@@ -46,7 +46,7 @@ pub(super) fn find(engine: &Engine, container: &Container) -> Result<Shared> {
     if let Some(id) = other_container(&host.ipc_mode) {
         let stopped = |id: &str| format!("can't join IPC of container {id}: container {id} is not running");
         let (entry, pid) = running(engine, id, stopped)?;
-        let donor = entry.record();
+        let donor = engine.record_now(&entry)?;
         if donor.host_config.ipc_mode != "shareable" {
             let id = donor.id;
             return Err(Error::invalid(format!(
@@ -63,7 +63,7 @@ pub(super) fn find(engine: &Engine, container: &Container) -> Result<Shared> {
 
 fn running(engine: &Engine, id: &str, stopped: impl Fn(&str) -> String) -> Result<(Arc<Entry>, u32)> {
     let entry = engine.registry.find(id)?;
-    let state = entry.record().state;
+    let state = entry.view().state.clone();
     if state.status == Status::Restarting {
         return Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")));
     }

@@ -12,6 +12,7 @@ use rcontainerd_types::{Error, ErrorKind, Result, id};
 use super::commands::CreateContainer;
 use super::config::EndpointRequest;
 use super::model::{Container, Status};
+use super::outline::Outline;
 use super::registry::Entry;
 use super::start;
 use crate::engine::{Engine, blocking};
@@ -67,7 +68,7 @@ fn pinned(engine: &Engine, link: &str) -> Result<String> {
         ErrorKind::NotFound => err.with_kind(ErrorKind::InvalidArgument).context(format!("could not get container for {name}")),
         _ => err,
     })?;
-    if entry.record().host_config.network_mode == "host" {
+    if entry.view().host_config.network_mode == "host" {
         return Err(conflict("host type networking"));
     }
     Ok(format!("{}:{alias}", entry.id))
@@ -80,17 +81,18 @@ pub(super) fn check(request: &EndpointRequest) -> Result<()> {
 }
 
 /// The links of the host configuration whose containers are still there.
-fn of(engine: &Engine, container: &Container) -> Vec<(Arc<Entry>, String)> {
+fn of(engine: &Engine, links: &[String]) -> Vec<(Arc<Entry>, String)> {
     let found = |link: &String| {
         let (target, alias) = link.split_once(':')?;
         Some((engine.registry.find(target).ok()?, alias.to_owned()))
     };
-    container.host_config.links.iter().filter_map(found).collect()
+    links.iter().filter_map(found).collect()
 }
 
 /// As inspect tells them: `/target:/self/alias`.
-pub(super) fn shown(engine: &Engine, container: &Container) -> Vec<String> {
-    of(engine, container).iter().map(|(target, alias)| format!("/{}:/{}/{alias}", target.record().name, container.name)).collect()
+pub(super) fn shown(engine: &Engine, container: &Outline) -> Vec<String> {
+    let links = of(engine, &container.host_config.links);
+    links.iter().map(|(target, alias)| format!("/{}:/{}/{alias}", target.view().name, container.name)).collect()
 }
 
 /// Every container that another one links to, by id, and the names it has there: `other/alias`.
@@ -119,13 +121,13 @@ pub(crate) struct Linked {
 /// `Conflict` for a container that does not run, `InvalidArgument` for one that is not on the default network.
 pub(super) fn linked(engine: &Engine, container: &Container) -> Result<Linked> {
     let mut all = Linked::default();
-    for (target, alias) in of(engine, container) {
-        let target = target.record();
+    for (entry, alias) in of(engine, &container.host_config.links) {
+        let target = entry.view();
         if !target.state.status.is_running() {
             let message = format!("Cannot link to a non running container: /{} AS /{}/{alias}", target.name, container.name);
             return Err(Error::conflict(message));
         }
-        all.add(container, &target, &alias)?;
+        all.add(container, &engine.record_now(&entry)?, &alias)?;
     }
     Ok(all)
 }
@@ -133,9 +135,13 @@ pub(super) fn linked(engine: &Engine, container: &Container) -> Result<Linked> {
 /// As [`linked`], of those that can be reached now.
 pub(crate) fn reachable(engine: &Engine, container: &Container) -> Linked {
     let mut all = Linked::default();
-    for (target, alias) in of(engine, container) {
-        // One that has ended, or left the network, has no address to tell.
-        drop(all.add(container, &target.record(), &alias));
+    for (target, alias) in of(engine, &container.host_config.links) {
+        match engine.record_now(&target) {
+            // One that has ended, or left the network, has no address to tell.
+            Ok(target) => drop(all.add(container, &target, &alias)),
+            Err(err) if err.kind() == ErrorKind::NotFound => {}
+            Err(err) => tracing::warn!(container = container.id, "read what it is linked to as {alias}: {err}"),
+        }
     }
     all
 }
@@ -192,7 +198,7 @@ fn variables(container: &Container, target: &Container, alias: &str, address: Ip
 pub(super) fn aliases(engine: &Engine, request: &EndpointRequest) -> BTreeMap<String, String> {
     let named = |link: &String| {
         let (name, alias) = parse(link).ok()?;
-        let name = engine.registry.find(name).map_or_else(|_| name.to_owned(), |entry| entry.record().name);
+        let name = engine.registry.find(name).map_or_else(|_| name.to_owned(), |entry| entry.view().name.clone());
         Some((alias.to_owned(), name))
     };
     request.links.iter().filter_map(named).collect()
@@ -203,11 +209,12 @@ pub(super) async fn tell(engine: &Arc<Engine>, started: &str) {
     let prefix = format!("{started}:");
     for entry in engine.registry.all() {
         let Some(live) = entry.live() else { continue };
-        if !entry.record().host_config.links.iter().any(|link| link.starts_with(&prefix)) {
+        if !entry.view().host_config.links.iter().any(|link| link.starts_with(&prefix)) {
             continue;
         }
         let (worker, owner) = (Arc::clone(engine), Arc::clone(&entry));
-        let written = blocking(move || start::write_files(&worker, &owner.record(), &live.connections.attachments).map(drop)).await;
+        let written =
+            blocking(move || start::write_files(&worker, &worker.record_now(&owner)?, &live.connections.attachments).map(drop)).await;
         if let Err(err) = written {
             tracing::warn!(container = entry.id, "tell it the address of {}: {err}", id::short(started));
         }
@@ -225,7 +232,7 @@ pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<()> {
     };
     let entry = engine.registry.find(owner)?;
     let _operation = entry.operation.lock().await;
-    let container = entry.record();
+    let container = entry.view();
     let kept: Vec<String> =
         container.host_config.links.iter().filter(|link| link.split_once(':').is_none_or(|(_, own)| own != alias)).cloned().collect();
     if kept.len() == container.host_config.links.len() {
@@ -236,7 +243,7 @@ pub(super) async fn remove(engine: &Arc<Engine>, name: &str) -> Result<()> {
         && let Some(live) = entry.live()
     {
         let (worker, owner) = (Arc::clone(engine), Arc::clone(&entry));
-        blocking(move || start::write_files(&worker, &owner.record(), &live.connections.attachments).map(drop)).await?;
+        blocking(move || start::write_files(&worker, &worker.record_now(&owner)?, &live.connections.attachments).map(drop)).await?;
     }
     Ok(())
 }

@@ -4,8 +4,9 @@ use jiff::Timestamp;
 use rcontainerd_types::{Error, Result};
 
 use super::list::ports;
-use super::model::{Container, PublishedPort, Status};
+use super::model::{PublishedPort, Status};
 use super::network;
+use super::outline::Outline;
 use crate::engine::Engine;
 use crate::filters::{Filters, Patterns};
 
@@ -52,7 +53,7 @@ impl<'a> Wanted<'a> {
         filters.accept(KNOWN)?;
         filters.one_of("status", STATUSES)?;
         filters.one_of("health", HEALTHS)?;
-        let created = |key: &str| filters.get(key).first().map(|name| Ok(engine.registry.find(name)?.record().created)).transpose();
+        let created = |key: &str| filters.get(key).first().map(|name| Ok(engine.registry.find(name)?.view().created)).transpose();
         Ok(Self {
             names: filters.patterns("name"),
             exited: filters.get("exited").iter().map(|text| exit_code(text)).collect::<Result<_>>()?,
@@ -71,7 +72,7 @@ impl<'a> Wanted<'a> {
         self.filters.has("status")
     }
 
-    pub fn holds(&self, engine: &Engine, container: &Container) -> bool {
+    pub fn holds(&self, engine: &Engine, container: &Outline) -> bool {
         let state = &container.state;
         let filters = self.filters;
         !self.nothing
@@ -91,7 +92,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Published and exposed ports are alternatives.
-    fn reaches(&self, container: &Container) -> bool {
+    fn reaches(&self, container: &Outline) -> bool {
         let asked = !self.published.is_empty() || !self.exposed.is_empty();
         let within = |ranges: &[PortRange], number, port: &PublishedPort| ranges.iter().any(|range| range.holds(number, &port.protocol));
         !asked
@@ -100,7 +101,7 @@ impl<'a> Wanted<'a> {
                 .any(|port| within(&self.published, port.host_port, port) || within(&self.exposed, port.container_port, port))
     }
 
-    fn is_on(&self, engine: &Engine, container: &Container) -> bool {
+    fn is_on(&self, engine: &Engine, container: &Outline) -> bool {
         if !self.filters.has("network") {
             return true;
         }
@@ -127,7 +128,7 @@ async fn ancestors(engine: &Engine, filters: &Filters) -> Option<Vec<String>> {
     Some(ids)
 }
 
-fn has_mount(container: &Container, wanted: &str) -> bool {
+fn has_mount(container: &Outline, wanted: &str) -> bool {
     let source = |mount: &super::model::MountPoint| if mount.name.is_empty() { mount.source == wanted } else { mount.name == wanted };
     container.mounts.iter().any(|mount| source(mount) || mount.destination == wanted)
 }

@@ -27,7 +27,7 @@ pub(super) fn path(engine: &Engine, id: &str) -> PathBuf {
 }
 
 pub(super) async fn logs(engine: &Arc<Engine>, entry: &Arc<Entry>, query: LogsQuery) -> Result<LogStream> {
-    let container = entry.record();
+    let container = engine.record(entry).await?;
     if !LogPlan::parse(&container.host_config.log_config)?.keeps() {
         return Err(Error::unsupported("configured logging driver does not support reading"));
     }

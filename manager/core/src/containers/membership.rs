@@ -18,7 +18,7 @@ use crate::networks::{ConnectNetwork, DisconnectNetwork};
 pub(crate) async fn connect(engine: &Arc<Engine>, command: ConnectNetwork) -> Result<()> {
     let entry = engine.registry.find(&command.container)?;
     let _operation = entry.operation.lock().await;
-    let container = entry.record();
+    let container = engine.record(&entry).await?;
     let found = changeable(engine, &container, &command.network)?;
     if is_on(engine, &container, &found) {
         let message = format!("endpoint with name {} already exists in network {}", container.name, found.name());
@@ -42,7 +42,7 @@ pub(crate) async fn connect(engine: &Arc<Engine>, command: ConnectNetwork) -> Re
 pub(crate) async fn disconnect(engine: &Arc<Engine>, command: DisconnectNetwork) -> Result<()> {
     let entry = engine.registry.find(&command.container)?;
     let _operation = entry.operation.lock().await;
-    let container = entry.record();
+    let container = engine.record(&entry).await?;
     let found = match changeable(engine, &container, &command.network) {
         // The network is gone: only the record knows it.
         Err(err) if err.kind() == ErrorKind::NotFound && command.force && container.endpoints.contains_key(&command.network) => {
@@ -135,9 +135,9 @@ async fn change_run(
     .await?;
     live.connections = state.connections();
     entry.replace_live(live);
-    engine.update_volatile(entry, Vec::new(), |container| {
-        container.state.networks.clone_from(&state.networks);
-        container.state.ports.clone_from(&state.ports);
+    engine.update_volatile(entry, Vec::new(), |own| {
+        own.networks.clone_from(&state.networks);
+        own.ports.clone_from(&state.ports);
     });
     Ok(())
 }

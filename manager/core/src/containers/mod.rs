@@ -16,6 +16,7 @@ mod logs;
 pub(crate) mod membership;
 pub mod model;
 mod network;
+pub(crate) mod outline;
 pub(crate) mod recover;
 pub(crate) mod registry;
 mod remove;
@@ -23,6 +24,7 @@ pub mod resolve;
 pub(crate) mod runstate;
 mod runtimes;
 mod service;
+mod sparse;
 pub(crate) mod start;
 mod stats;
 pub(crate) mod stop;
@@ -33,6 +35,7 @@ mod volumes_from;
 pub use commands::*;
 pub use config::*;
 pub use model::*;
+pub use outline::{ConfigOutline, HostOutline, Outline};
 pub use service::{Containers, Waiter};
 
 /// Where programs are looked for unless the container's environment says so.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::config::{Config, EndpointRequest, HostConfig};
+use super::sparse::sparse;
 
 /// One Docker container, as stored.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,30 +87,30 @@ impl Status {
     }
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct State {
-    pub status: Status,
-    /// 0 when no process lives.
-    pub pid: u32,
-    pub exit_code: i64,
-    /// Why the last start failed; empty when it did not.
-    pub error: String,
-    pub oom_killed: bool,
-    pub started_at: Option<Timestamp>,
-    pub finished_at: Option<Timestamp>,
-    /// Starts by the restart policy since the last start by a client.
-    pub restart_count: u32,
-    /// A client stopped it: `unless-stopped` and `always` respect that.
-    pub manually_stopped: bool,
-    /// The address on each network, while running.
-    pub networks: BTreeMap<String, Endpoint>,
-    /// Published ports as bound, while running.
-    pub ports: Vec<PublishedPort>,
-    /// Counts the starts; tells one run's exit from the next one's.
-    pub run: u64,
-    /// Of containers with a health check, since their start.
-    pub health: Option<Health>,
+sparse! {
+    pub struct State {
+        pub status: Status,
+        /// 0 when no process lives.
+        pub pid: u32,
+        pub exit_code: i64,
+        /// Why the last start failed; empty when it did not.
+        pub error: String,
+        pub oom_killed: bool,
+        pub started_at: Option<Timestamp>,
+        pub finished_at: Option<Timestamp>,
+        /// Starts by the restart policy since the last start by a client.
+        pub restart_count: u32,
+        /// A client stopped it: `unless-stopped` and `always` respect that.
+        pub manually_stopped: bool,
+        /// The address on each network, while running.
+        pub networks: BTreeMap<String, Endpoint>,
+        /// Published ports as bound, while running.
+        pub ports: Vec<PublishedPort>,
+        /// Counts the starts; tells one run's exit from the next one's.
+        pub run: u64,
+        /// Of containers with a health check, since their start.
+        pub health: Option<Health>,
+    }
 }
 
 /// What the probes found.
@@ -155,21 +156,22 @@ pub struct Probe {
     pub output: String,
 }
 
-/// One network's view of a running container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Endpoint {
-    pub network_id: String,
-    pub endpoint_id: String,
-    pub ipv4_address: String,
-    pub ipv4_prefix_len: u8,
-    pub ipv4_gateway: String,
-    pub ipv6_address: String,
-    pub ipv6_prefix_len: u8,
-    pub ipv6_gateway: String,
-    pub mac_address: String,
-    pub aliases: Vec<String>,
-    pub dns_names: Vec<String>,
+sparse! {
+    /// One network's view of a running container.
+    #[derive(Eq)]
+    pub struct Endpoint {
+        pub network_id: String,
+        pub endpoint_id: String,
+        pub ipv4_address: String,
+        pub ipv4_prefix_len: u8,
+        pub ipv4_gateway: String,
+        pub ipv6_address: String,
+        pub ipv6_prefix_len: u8,
+        pub ipv6_gateway: String,
+        pub mac_address: String,
+        pub aliases: Vec<String>,
+        pub dns_names: Vec<String>,
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ use rcontainerd_types::{Error, ErrorKind, Result, id};
 use super::config::EndpointRequest;
 use super::links;
 use super::model::{Container, Endpoint, PublishedPort};
+use super::outline::Outline;
 use super::resolve;
 use super::runstate::RunState;
 use crate::engine::{Engine, blocking};
@@ -405,9 +406,9 @@ pub(super) fn requests_by_id(engine: &Engine, container: &Container) -> BTreeMap
 }
 
 /// What a run tells of the networks that it goes on or leaves.
-pub(super) fn events(action: &str, container: &Container, networks: &BTreeMap<String, Endpoint>) -> Vec<NewEvent> {
+pub(super) fn events(action: &str, container: &str, networks: &BTreeMap<String, Endpoint>) -> Vec<NewEvent> {
     let event = |(name, endpoint): (&String, &Endpoint)| {
-        let attributes = [("container", container.id.as_str()), ("name", name), ("type", "bridge")];
+        let attributes = [("container", container), ("name", name), ("type", "bridge")];
         let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         NewEvent { kind: EventKind::Network, action: action.to_owned(), actor: endpoint.network_id.clone(), attributes }
     };
@@ -415,7 +416,7 @@ pub(super) fn events(action: &str, container: &Container, networks: &BTreeMap<St
 }
 
 /// Names and ids of the networks that a container is on, or will be on once it runs; a network that is gone has no id.
-pub(crate) fn networks_of(engine: &Engine, container: &Container) -> BTreeMap<String, String> {
+pub(crate) fn networks_of(engine: &Engine, container: &Outline) -> BTreeMap<String, String> {
     let known = |name: &str| engine.networks.find(name).ok();
     let asked = container.endpoints.keys().map(|name| (name.clone(), known(name).map(|found| found.id()).unwrap_or_default()));
     let mut networks: BTreeMap<String, String> = asked.collect();

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use rcontainerd_task::{ExitStatus, ProcessStatus, Task, TaskKey};
 use rcontainerd_types::{ErrorKind, Result};
 
-use super::model::{Container, Status};
+use super::model::{Container, State, Status};
+use super::outline::Outline;
 use super::registry::{Entry, Live};
 use super::runstate::RunState;
 use super::{exit, health, membership, network, remove, runstate, start};
@@ -21,7 +22,7 @@ const AT_ONCE: usize = 64;
 /// Takes up what an earlier manager left. Problems of one container are logged and do not stop the others.
 ///
 /// # Errors
-/// When STATE cannot be read.
+/// When STATE, or the record of a container that runs, cannot be read.
 pub(crate) async fn recover(engine: &Arc<Engine>) -> Result<()> {
     let mut bundles: BTreeMap<String, ()> =
         engine.tasks.list().await?.into_iter().filter(|key| key.namespace == NAMESPACE).map(|key| (key.id, ())).collect();
@@ -36,19 +37,23 @@ pub(crate) async fn recover(engine: &Arc<Engine>) -> Result<()> {
     let mut found = std::pin::pin!(found.buffered(AT_ONCE));
     while let Some((entry, task, state)) = found.next().await {
         match (task, state) {
-            (Some((task, status)), Some(state)) => alive.push((entry, state, task, status)),
+            (Some((task, status)), Some(state)) => {
+                // What runs and cannot be taken up would be taken for rubbish.
+                let container = engine.record(&entry).await?;
+                alive.push(Alive { entry, container, state, task, status });
+            }
             (task, state) => ended.push((entry, task.map(|(task, _)| task), state)),
         }
     }
     // Before anybody watches for an end: it would give back what is only taken up afterwards.
-    network::restore(engine, alive.iter().map(|(entry, state, ..)| (entry.record(), state.connections())).collect()).await;
+    network::restore(engine, alive.iter().map(|alive| (alive.container.clone(), alive.state.connections())).collect()).await;
     let mut running = BTreeSet::new();
-    for (entry, state, task, status) in alive {
+    for Alive { entry, container, state, task, status } in alive {
         if matches!(status, ProcessStatus::Running | ProcessStatus::Paused) {
             running.insert(entry.id.clone());
         }
         take_up(engine, &entry, &state, &task, status);
-        health::watch(engine, &entry, state.run);
+        health::watch(engine, &entry, state.run, &container.config);
         exit::watch(engine, &entry, state.run, task);
     }
     finish_disconnects(engine, &running).await;
@@ -62,6 +67,15 @@ pub(crate) async fn recover(engine: &Arc<Engine>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A container whose shim answers.
+struct Alive {
+    entry: Arc<Entry>,
+    container: Container,
+    state: RunState,
+    task: Task,
+    status: ProcessStatus,
 }
 
 /// An interface goes first when a container leaves a network; a manager that was killed then has not told anybody yet.
@@ -136,10 +150,10 @@ async fn end_own_pause(engine: &Engine, entry: &Entry, task: &Task, status: Proc
 fn take_up(engine: &Engine, entry: &Entry, state: &RunState, task: &Task, status: ProcessStatus) {
     let live = Live { task: task.clone(), run: state.run, connections: state.connections() };
     entry.set_live(Some(live));
-    engine.update_volatile(entry, Vec::new(), |container| {
-        start::apply(container, state, task.pid());
+    engine.update_volatile(entry, Vec::new(), |own| {
+        start::apply(own, state, task.pid());
         if status == ProcessStatus::Paused {
-            container.state.status = Status::Paused;
+            own.status = Status::Paused;
         }
     });
     entry.phase.send_modify(|phase| phase.running = true);
@@ -154,11 +168,11 @@ async fn settle(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, st
         _ => remains(engine, entry, task, state.as_ref()).await,
     };
     if let Some(state) = &state {
-        engine.update_volatile(entry, Vec::new(), |container| start::apply(container, state, 0));
+        engine.update_volatile(entry, Vec::new(), |own| start::apply(own, state, 0));
         exit_recorded(engine, entry, status).await;
     } else if container.state.status == Status::Restarting {
         // Its end was recorded before; only the restart has not come.
-        engine.update_volatile(entry, Vec::new(), |container| container.state.status = Status::Exited);
+        engine.update_volatile(entry, Vec::new(), |own| own.status = Status::Exited);
     } else if recorded_running {
         exit_recorded(engine, entry, status).await;
     }
@@ -176,7 +190,7 @@ async fn settle(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, st
 }
 
 /// The snapshot of a container that is removed at its end does not outlive a reboot.
-fn lost_its_files(engine: &Engine, container: &Container) -> bool {
+fn lost_its_files(engine: &Engine, container: &Outline) -> bool {
     let found = engine.store.snapshotter(NAMESPACE, &container.snapshotter).and_then(|snapshots| snapshots.stat(&container.snapshot_key));
     found.is_err_and(|err| err.kind() == ErrorKind::NotFound)
 }
@@ -201,25 +215,25 @@ async fn remains(engine: &Arc<Engine>, entry: &Arc<Entry>, task: Option<Task>, s
 }
 
 async fn exit_recorded(engine: &Arc<Engine>, entry: &Arc<Entry>, status: ExitStatus) {
-    let event = container_event(&entry.record(), "die", &[("exitCode", status.code.to_string())]);
+    let event = container_event(&entry.view(), "die", &[("exitCode", status.code.to_string())]);
     let finished = Timestamp::try_from(status.exited_at).unwrap_or_else(|_| Timestamp::now());
     let code = i64::from(status.code);
-    let change = move |container: &mut Container| {
-        container.state.status = Status::Exited;
-        container.state.pid = 0;
-        container.state.exit_code = code;
-        container.state.finished_at = Some(finished);
-        container.state.networks.clear();
-        container.state.ports.clear();
+    let change = move |state: &mut State| {
+        state.status = Status::Exited;
+        state.pid = 0;
+        state.exit_code = code;
+        state.finished_at = Some(finished);
+        state.networks.clear();
+        state.ports.clear();
     };
-    if let Err(err) = engine.update(entry, vec![event], change).await {
+    if let Err(err) = engine.update(entry, vec![event], move |container| change(&mut container.state)).await {
         tracing::error!(container = entry.id, "record its end: {err}");
     }
     entry.phase.send_modify(|phase| phase.exit_code = code);
 }
 
 /// `always` starts again with the manager; `unless-stopped` too unless a client had stopped it.
-fn boot_start(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Container) {
+fn boot_start(engine: &Arc<Engine>, entry: &Arc<Entry>, container: &Outline) {
     let wanted = match container.host_config.restart_policy.name.as_str() {
         "always" => container.state.run > 0,
         "unless-stopped" => container.state.run > 0 && !container.state.manually_stopped,

@@ -13,8 +13,9 @@ use rcontainerd_task::{AttachStream, Task};
 use rcontainerd_types::{Error, Result};
 use tokio::sync::{oneshot, watch};
 
-use super::model::{Container, MountKind};
+use super::model::{Container, MountKind, State};
 use super::network::Connections;
+use super::outline::{OUTLINES, Outline};
 
 pub(crate) const CONTAINERS: Table<Container> = Table::new("docker.containers", 1);
 
@@ -26,7 +27,7 @@ pub struct Entry {
     /// Held shared by who reads the mounted root filesystem, alone by who mounts or removes it.
     pub files: tokio::sync::RwLock<()>,
     writing: Mutex<()>,
-    record: Mutex<Arc<Container>>,
+    outline: Mutex<Arc<Outline>>,
     live: Mutex<Option<Live>>,
     pub phase: watch::Sender<Phase>,
     /// Clients that attached before the start.
@@ -65,32 +66,32 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Entry {
-    pub fn new(container: Container) -> Self {
-        let phase = Phase { running: false, exit_code: container.state.exit_code, ..Phase::default() };
+    pub fn new(outline: Outline) -> Self {
+        let phase = Phase { running: false, exit_code: outline.state.exit_code, ..Phase::default() };
         Self {
-            id: container.id.clone(),
+            id: outline.id.clone(),
             operation: tokio::sync::Mutex::default(),
             files: tokio::sync::RwLock::default(),
             writing: Mutex::default(),
-            record: Mutex::new(Arc::new(container)),
+            outline: Mutex::new(Arc::new(outline)),
             live: Mutex::default(),
             phase: watch::Sender::new(phase),
             pending: Mutex::default(),
         }
     }
 
-    /// For whoever changes it.
-    pub fn record(&self) -> Container {
-        Container::clone(&self.view())
+    /// What is in memory of it, as it is now. The whole record: [`crate::engine::Engine::record`].
+    pub fn view(&self) -> Arc<Outline> {
+        Arc::clone(&lock(&self.outline))
     }
 
-    /// The record as it is now, for whoever only reads.
-    pub fn view(&self) -> Arc<Container> {
-        Arc::clone(&lock(&self.record))
+    pub fn set_outline(&self, outline: Outline) {
+        *lock(&self.outline) = Arc::new(outline);
     }
 
-    pub fn set_record(&self, container: Container) {
-        *lock(&self.record) = Arc::new(container);
+    /// Changes the state in memory; called while [`Self::writing`] is held.
+    pub fn change_state(&self, change: impl FnOnce(&mut State)) {
+        change(&mut Arc::make_mut(&mut lock(&self.outline)).state);
     }
 
     pub fn writing(&self) -> MutexGuard<'_, ()> {
@@ -181,9 +182,9 @@ impl Registry {
     /// When the records cannot be read.
     pub fn load(store: &Store) -> Result<Self> {
         let registry = Self::default();
-        for (_, container) in store.metadata().read(|tx| tx.list(CONTAINERS))? {
-            registry.reserve(&container.name, &container.id)?;
-            registry.insert(Arc::new(Entry::new(container)));
+        for (_, outline) in store.metadata().read(|tx| tx.list(OUTLINES))? {
+            registry.reserve(&outline.name, &outline.id)?;
+            registry.insert(Arc::new(Entry::new(outline)));
         }
         Ok(registry)
     }
@@ -343,7 +344,7 @@ mod tests {
         let entry = entry("a", "x");
         let before = entry.view();
         assert!(Arc::ptr_eq(&before, &entry.view()), "nothing is copied for a list");
-        entry.set_record(Container { name: "new".into(), ..entry.record() });
+        entry.set_outline(Outline { name: "new".into(), ..Outline::clone(&before) });
         assert_eq!((before.name.as_str(), entry.view().name.as_str()), ("a", "new"));
     }
 }

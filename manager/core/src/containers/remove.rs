@@ -6,7 +6,8 @@ use rcontainerd_store::{Durability, records};
 use rcontainerd_types::{Error, ErrorKind, Result};
 
 use super::commands::RemoveContainer;
-use super::model::{Container, MountKind, Status};
+use super::model::{MountKind, State, Status};
+use super::outline::Outline;
 use super::registry::{CONTAINERS, Entry};
 use super::stop;
 use crate::engine::{Engine, NAMESPACE, blocking, container_event, remove_dir};
@@ -15,11 +16,11 @@ use crate::volumes::RemoveVolume;
 
 pub(super) async fn remove(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &RemoveContainer) -> Result<()> {
     loop {
-        if entry.record().state.status.is_running() || entry.live().is_some() {
+        if entry.view().state.status.is_running() || entry.live().is_some() {
             if !command.force {
-                return Err(refusal(&entry.record()));
+                return Err(refusal(&entry.view()));
             }
-            engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+            engine.update_volatile(entry, Vec::new(), |state| state.manually_stopped = true);
             stop::end(entry, signal::KILL, Some(crate::engine::KILL_PATIENCE)).await?;
         }
         let _operation = entry.operation.lock().await;
@@ -33,7 +34,7 @@ pub(super) async fn remove(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &R
     }
 }
 
-fn refusal(container: &Container) -> Error {
+fn refusal(container: &Outline) -> Error {
     let (state, advice) = match container.state.status {
         Status::Paused => ("paused", "unpause and then stop the container before removal or force remove"),
         Status::Restarting => ("restarting", "stop the container before removing or force remove"),
@@ -45,28 +46,29 @@ fn refusal(container: &Container) -> Error {
 /// Removes a container whose process is gone; the caller holds its operation lock.
 pub(super) async fn discard(engine: &Arc<Engine>, entry: &Arc<Entry>, volumes: bool) -> Result<()> {
     let _files = entry.files.write().await;
-    let exit_code = entry.record().state.exit_code;
-    engine.update_volatile(entry, Vec::new(), |container| container.state.status = Status::Removing);
+    let exit_code = entry.view().state.exit_code;
+    engine.update_volatile(entry, Vec::new(), |state| state.status = Status::Removing);
     entry.phase.send_modify(|phase| phase.removal_failed = None);
     drop(entry.take_pending());
-    let (owner, container) = (Arc::clone(engine), entry.record());
+    let (owner, container) = (Arc::clone(engine), entry.view());
     let removed = blocking(move || destroy(&owner, &container)).await;
     if let Err(err) = removed {
         let message = err.message().to_owned();
         let dead = |message: String| {
-            move |container: &mut Container| {
-                container.state.status = Status::Dead;
-                container.state.error = message;
+            move |state: &mut State| {
+                state.status = Status::Dead;
+                state.error = message;
             }
         };
-        if let Err(unwritten) = engine.update(entry, Vec::new(), dead(message.clone())).await {
+        let change = dead(message.clone());
+        if let Err(unwritten) = engine.update(entry, Vec::new(), move |container| change(&mut container.state)).await {
             tracing::warn!(container = entry.id, "record that it could not be removed: {unwritten}");
             engine.update_volatile(entry, Vec::new(), dead(message.clone()));
         }
         entry.phase.send_modify(|phase| phase.removal_failed = Some(message));
         return Err(err.context(format!("container {}", entry.id)));
     }
-    let container = entry.record();
+    let container = entry.view();
     engine.registry.remove(&entry.id);
     engine.execs.forget(&entry.id);
     if volumes {
@@ -81,7 +83,7 @@ pub(super) async fn discard(engine: &Arc<Engine>, entry: &Arc<Entry>, volumes: b
 }
 
 /// The container and its snapshot go in one transaction; what they have on the disk is nobody's then.
-fn destroy(engine: &Engine, container: &Container) -> Result<()> {
+fn destroy(engine: &Engine, container: &Outline) -> Result<()> {
     let snapshots = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?;
     let durability = if container.host_config.auto_remove { Durability::Volatile } else { Durability::Immediate };
     let (removal, events) = engine.store.metadata().write_freeing(durability, |tx| {
@@ -104,7 +106,7 @@ fn destroy(engine: &Engine, container: &Container) -> Result<()> {
 }
 
 /// Anonymous volumes that no other container uses.
-async fn remove_volumes(engine: &Engine, container: &Container) {
+async fn remove_volumes(engine: &Engine, container: &Outline) {
     for mount in container.mounts.iter().filter(|mount| mount.kind == MountKind::Volume && mount.anonymous) {
         match engine.volumes.remove(RemoveVolume { name: mount.name.clone(), force: true }).await {
             Err(err) if err.kind() != ErrorKind::Conflict => {

@@ -10,7 +10,7 @@ use super::commands::{
     ListContainers, LogsQuery, ProcessTable, PruneReport, RemoveContainer, RenameContainer, ResizeTty, RestartContainer, StartContainer,
     StatsSample, StopContainer, TopContainer, UpdateContainer, WaitCondition, WaitContainer, Waited,
 };
-use super::model::Container;
+use super::outline::Outline;
 use super::registry::Entry;
 use super::{attach, commit, create, host_end, links, list, logs, remove, start, stats, stop, top, update};
 use crate::engine::{Engine, blocking, container_event, owned};
@@ -76,7 +76,7 @@ impl Containers {
             }
             let _operation = entry.operation.lock().await;
             start::start(&engine, &entry, None).await?;
-            engine.events.announce(container_event(&entry.record(), "restart", &[]));
+            engine.events.announce(container_event(&entry.view(), "restart", &[]));
             Ok(())
         })
         .await
@@ -135,7 +135,7 @@ impl Containers {
         crate::names::validate(&name).map_err(refused)?;
         owned(async move {
             let _operation = entry.operation.lock().await;
-            let container = entry.record();
+            let container = entry.view();
             if container.name == name {
                 return Err(Error::invalid("Renaming a container with the same name as its current name"));
             }
@@ -180,7 +180,7 @@ impl Containers {
     /// `Conflict` when it does not run or has no terminal.
     pub async fn resize(&self, command: ResizeTty) -> Result<()> {
         let (engine, entry) = self.find(&command.id)?;
-        let container = entry.record();
+        let container = engine.record(&entry).await?;
         if !container.config.tty {
             return Err(Error::conflict(format!("container {} has no terminal", entry.id)));
         }
@@ -188,7 +188,7 @@ impl Containers {
         let resized = task.resize(None, command.columns.into(), command.rows.into()).await;
         stop::unless_ended(&entry, &task, resized).await?;
         let size = [("height", command.rows.to_string()), ("width", command.columns.to_string())];
-        engine.events.announce(container_event(&container, "resize", &size));
+        engine.events.announce(container_event(&entry.view(), "resize", &size));
         Ok(())
     }
 
@@ -227,13 +227,13 @@ impl Containers {
     pub async fn top(&self, command: TopContainer) -> Result<ProcessTable> {
         let (engine, entry) = self.find(&command.id)?;
         let table = top::top(&entry, &command).await?;
-        engine.events.announce(container_event(&entry.record(), "top", &[]));
+        engine.events.announce(container_event(&entry.view(), "top", &[]));
         Ok(table)
     }
 
     /// The containers made from an image, for its removal.
     pub fn made_from(&self, image: &Digest) -> Vec<ImageUser> {
-        let user = |container: Arc<Container>| ImageUser {
+        let user = |container: Arc<Outline>| ImageUser {
             container_id: container.id.clone(),
             image_id: image.clone(),
             image_name: container.config.image.clone(),

@@ -8,7 +8,7 @@ use rcontainerd_network::Attachment;
 use rcontainerd_task::{AttachStream, CreateTask, Stdio, Task};
 use rcontainerd_types::{Error, ErrorKind, Result};
 
-use super::model::{Container, Status};
+use super::model::{Container, State, Status};
 use super::network::{self, Connections};
 use super::registry::{Entry, Live};
 use super::runstate::RunState;
@@ -26,7 +26,7 @@ pub(super) async fn start(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size
     match run(engine, entry, console_size, 0).await {
         Ok(()) => Ok(()),
         Err(err) => {
-            let err = blame(explain(engine, &entry.record(), err).await);
+            let err = blame(explain(engine, entry, err).await);
             failed(engine, entry, &err).await;
             Err(err)
         }
@@ -34,7 +34,7 @@ pub(super) async fn start(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size
 }
 
 fn startable(entry: &Entry) -> Result<()> {
-    match entry.record().state.status {
+    match entry.view().state.status {
         Status::Created | Status::Exited | Status::Restarting => Ok(()),
         Status::Running => Err(Error::new(ErrorKind::NotModified, format!("container {} is already started", entry.id))),
         Status::Paused => Err(Error::conflict("cannot start a paused container, try unpause instead")),
@@ -46,7 +46,7 @@ fn startable(entry: &Entry) -> Result<()> {
 pub(super) async fn run(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size: Option<(u16, u16)>, restarts: u32) -> Result<()> {
     // Whoever still reads the last run's root filesystem comes first: two mounts of one snapshot must not be.
     let _files = entry.files.write().await;
-    let container = entry.record();
+    let container = engine.record(entry).await?;
     let console_size = console_size.or(container.host_config.console_size);
     let mut state = RunState::new(container.state.run + 1, Timestamp::now());
     state.restart_count = restarts;
@@ -56,7 +56,7 @@ pub(super) async fn run(engine: &Arc<Engine>, entry: &Arc<Entry>, console_size: 
         Ok(task) => {
             running(engine, entry, &state, &task);
             remember(engine, entry);
-            health::watch(engine, entry, state.run);
+            health::watch(engine, entry, state.run, &container.config);
             exit::watch(engine, entry, state.run, task);
             links::tell(engine, &entry.id).await;
             Ok(())
@@ -220,10 +220,10 @@ async fn hand_out(entry: &Entry, run_dir: &Path, task: &Task) -> Result<()> {
 fn running(engine: &Engine, entry: &Entry, state: &RunState, task: &Task) {
     let live = Live { task: task.clone(), run: state.run, connections: state.connections() };
     entry.set_live(Some(live));
-    let container = entry.record();
-    let mut events = network::events("connect", &container, &state.networks);
+    let container = entry.view();
+    let mut events = network::events("connect", &container.id, &state.networks);
     events.push(container_event(&container, "start", &[]));
-    engine.update_volatile(entry, events, |container| apply(container, state, task.pid()));
+    engine.update_volatile(entry, events, |own| apply(own, state, task.pid()));
     entry.phase.send_modify(|phase| {
         phase.running = true;
         phase.error = None;
@@ -233,7 +233,7 @@ fn running(engine: &Engine, entry: &Entry, state: &RunState, task: &Task) {
 /// Writes that it runs, so that a reboot finds it was; off the start's path, since STATE tells it to a new manager anyway. A container
 /// that is removed at its end needs no such record.
 fn remember(engine: &Arc<Engine>, entry: &Arc<Entry>) {
-    if entry.record().host_config.auto_remove {
+    if entry.view().host_config.auto_remove {
         return;
     }
     let (engine, entry) = (Arc::clone(engine), Arc::clone(entry));
@@ -248,8 +248,7 @@ fn remember(engine: &Arc<Engine>, entry: &Arc<Entry>) {
 }
 
 /// The record of a running container.
-pub(super) fn apply(container: &mut Container, state: &RunState, pid: u32) {
-    let own = &mut container.state;
+pub(super) fn apply(own: &mut State, state: &RunState, pid: u32) {
     own.status = Status::Running;
     own.pid = pid;
     own.exit_code = 0;
@@ -266,13 +265,14 @@ pub(super) fn apply(container: &mut Container, state: &RunState, pid: u32) {
 }
 
 /// Adds what the image says about the program, in plain words.
-async fn explain(engine: &Arc<Engine>, container: &Container, err: Error) -> Error {
+async fn explain(engine: &Arc<Engine>, entry: &Arc<Entry>, err: Error) -> Error {
     let about_program = ["exec", "no such file", "permission denied", "executable file not found"];
     if !about_program.iter().any(|words| err.message().contains(words)) {
         return err;
     }
-    let (engine, container) = (Arc::clone(engine), container.clone());
+    let (engine, entry) = (Arc::clone(engine), Arc::clone(entry));
     let told = blocking(move || {
+        let container = engine.record_now(&entry)?;
         let dirs = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.layer_dirs(&container.snapshot_key)?;
         Ok(diagnose::explain(&Rootfs::open(&dirs)?, &container.path, &container.config.env, &container.config.working_dir))
     });
@@ -338,7 +338,7 @@ async fn failed(engine: &Arc<Engine>, entry: &Arc<Entry>, err: &Error) {
         // The start's caller is told why; to those who wait it is an end like any other.
         phase.exit_code = code;
     });
-    if entry.record().host_config.auto_remove
+    if entry.view().host_config.auto_remove
         && let Err(err) = super::remove::discard(engine, entry, true).await
     {
         tracing::warn!(container = entry.id, "remove after a failed start: {err}");

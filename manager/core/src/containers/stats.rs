@@ -15,7 +15,7 @@ use crate::host::CgroupVersion;
 const ROOT: &str = "/sys/fs/cgroup";
 
 pub(super) fn sample(engine: &Engine, entry: &Entry) -> Result<StatsSample> {
-    let pid = entry.record().state.pid;
+    let pid = entry.view().state.pid;
     if entry.live().is_none() || pid == 0 {
         return Ok(StatsSample::default());
     }

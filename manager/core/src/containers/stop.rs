@@ -7,7 +7,7 @@ use rcontainerd_task::ProcessStatus;
 use rcontainerd_types::{Error, ErrorKind, Result};
 
 use super::commands::{self, KillContainer, StopContainer};
-use super::model::{Container, Status};
+use super::model::{State, Status};
 use super::registry::Entry;
 use crate::engine::{Engine, KILL_PATIENCE, container_event};
 use crate::signal;
@@ -15,21 +15,21 @@ use crate::signal;
 pub(super) async fn stop(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &StopContainer) -> Result<()> {
     // A start under way comes first.
     drop(entry.operation.lock().await);
-    let container = entry.record();
+    let container = entry.view();
     if !container.state.status.is_running() {
         return Err(Error::new(ErrorKind::NotModified, format!("container {} is already stopped", entry.id)));
     }
     let own = [command.signal.as_deref(), Some(container.config.stop_signal.as_str())].into_iter().flatten().find(|name| !name.is_empty());
     let signal = own.map_or(Ok(signal::TERM), signal::parse)?;
     let patience = commands::stop_wait(command.timeout, container.config.stop_timeout);
-    engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+    engine.update_volatile(entry, Vec::new(), |state| state.manually_stopped = true);
     if container.state.status == Status::Restarting {
         return cancel_restart(engine, entry).await;
     }
     let told = |signal: u32| engine.events.announce(container_event(&container, "kill", &[("signal", signal.to_string())]));
     told(signal);
     end_telling(entry, signal, patience, told).await?;
-    engine.events.announce(container_event(&entry.record(), "stop", &[]));
+    engine.events.announce(container_event(&entry.view(), "stop", &[]));
     Ok(())
 }
 
@@ -79,7 +79,7 @@ async fn end_telling(entry: &Arc<Entry>, signal: u32, patience: Option<Duration>
 
 /// A frozen process takes no signal.
 async fn thaw(entry: &Entry, task: &rcontainerd_task::Task) {
-    if entry.record().state.status == Status::Paused
+    if entry.view().state.status == Status::Paused
         && let Err(err) = task.resume().await
     {
         tracing::warn!(container = entry.id, "resume before the end: {err}");
@@ -123,15 +123,15 @@ pub(crate) async fn explained_by_end(entry: &Entry, task: &rcontainerd_task::Tas
 
 pub(super) async fn kill(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &KillContainer) -> Result<()> {
     let signal = command.signal.as_deref().filter(|text| !text.is_empty()).map_or(Ok(signal::KILL), signal::parse)?;
-    let container = entry.record();
+    let container = entry.view();
     let not_running = || Error::conflict(format!("cannot kill container: {}: container {} is not running", command.id, entry.id));
     if container.state.status == Status::Restarting {
-        engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+        engine.update_volatile(entry, Vec::new(), |state| state.manually_stopped = true);
         return cancel_restart(engine, entry).await;
     }
     let live = entry.live_once_started().await.ok_or_else(not_running)?;
     if signal == signal::KILL || signal == signal::TERM {
-        engine.update_volatile(entry, Vec::new(), |container| container.state.manually_stopped = true);
+        engine.update_volatile(entry, Vec::new(), |state| state.manually_stopped = true);
     }
     if signal == signal::KILL {
         // Who asks for an end that cannot be refused finds it done.
@@ -149,17 +149,17 @@ pub(super) async fn kill(engine: &Arc<Engine>, entry: &Arc<Entry>, command: &Kil
 
 /// A paused container takes a signal by running on, as Docker has it.
 async fn resume_for_signal(engine: &Engine, entry: &Entry, task: &rcontainerd_task::Task) {
-    let container = entry.record();
+    let container = entry.view();
     if container.state.status == Status::Paused {
         thaw(entry, task).await;
         let event = container_event(&container, "unpause", &[]);
-        engine.update_volatile(entry, vec![event], |container| container.state.status = Status::Running);
+        engine.update_volatile(entry, vec![event], |state| state.status = Status::Running);
     }
 }
 
 pub(super) async fn pause(engine: &Arc<Engine>, entry: &Arc<Entry>, pause: bool) -> Result<()> {
     let _operation = entry.operation.lock().await;
-    let container = entry.record();
+    let container = entry.view();
     match (container.state.status, pause) {
         (Status::Running, true) | (Status::Paused, false) => {}
         (Status::Paused, true) => return Err(Error::conflict(format!("container {} is already paused", entry.id))),
@@ -170,7 +170,7 @@ pub(super) async fn pause(engine: &Arc<Engine>, entry: &Arc<Entry>, pause: bool)
     let (status, action) = if pause { (Status::Paused, "pause") } else { (Status::Running, "unpause") };
     let done = if pause { task.pause().await } else { task.resume().await };
     unless_ended(entry, &task, done).await?;
-    let change = |container: &mut Container| container.state.status = status;
+    let change = |state: &mut State| state.status = status;
     engine.update_volatile(entry, vec![container_event(&container, action, &[])], change);
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::spec;
 
 pub(super) async fn update(engine: &Arc<Engine>, entry: &Arc<Entry>, command: UpdateContainer) -> Result<Vec<String>> {
     let _operation = entry.operation.lock().await;
-    let container = entry.record();
+    let container = engine.record(entry).await?;
     let failed = |err: Error| err.context(format!("Cannot update container {}", entry.id));
     if matches!(container.state.status, Status::Removing | Status::Dead) {
         return Err(failed(Error::conflict("container is marked for removal and cannot be \"update\"")));
@@ -36,7 +36,7 @@ pub(super) async fn update(engine: &Arc<Engine>, entry: &Arc<Entry>, command: Up
             other => other.map_err(failed)?,
         }
     }
-    engine.update(entry, vec![container_event(&container, "update", &[])], move |container| container.host_config = updated).await?;
+    engine.update(entry, vec![container_event(&entry.view(), "update", &[])], move |container| container.host_config = updated).await?;
     Ok(warnings)
 }
 

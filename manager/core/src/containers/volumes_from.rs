@@ -10,12 +10,13 @@ pub(super) fn inherit(registry: &Registry, specs: &[String]) -> Result<Vec<Mount
     let mut mounts: Vec<MountPoint> = Vec::new();
     for spec in specs {
         let (name, access) = parse(spec)?;
-        for mount in registry.find(name)?.record().mounts.into_iter().filter(|mount| mount.kind != MountKind::Tmpfs) {
+        let donor = registry.find(name)?.view();
+        for mount in donor.mounts.iter().filter(|mount| mount.kind != MountKind::Tmpfs) {
             if mounts.iter().any(|have| have.destination == mount.destination) {
                 continue;
             }
             let read_write = mount.read_write && access != Access::ReadOnly;
-            mounts.push(MountPoint { read_write, mode: String::new(), ..mount });
+            mounts.push(MountPoint { read_write, mode: String::new(), ..mount.clone() });
         }
     }
     Ok(mounts)

@@ -49,7 +49,7 @@ impl Execs {
             return Err(Error::invalid("No exec command specified"));
         }
         let id = id::generate()?;
-        let event = container_event(&entry.record(), format!("exec_create: {}", command.cmd.join(" ")), &[("execID", id.clone())]);
+        let event = container_event(&entry.view(), format!("exec_create: {}", command.cmd.join(" ")), &[("execID", id.clone())]);
         let exec = Exec {
             id: id.clone(),
             container_id: entry.id.clone(),
@@ -115,7 +115,7 @@ impl Execs {
 }
 
 async fn runnable(entry: &Entry) -> Result<Task> {
-    match entry.record().state.status {
+    match entry.view().state.status {
         Status::Paused => Err(Error::conflict(format!("Container {} is paused, unpause the container before exec", entry.id))),
         Status::Restarting => Err(Error::conflict(format!("Container {} is restarting, wait until the container is running", entry.id))),
         _ => entry.task_once_started().await,
@@ -157,7 +157,7 @@ async fn start(
         exec.running = true;
     });
     let action = format!("exec_start: {}", request.cmd.join(" "));
-    engine.events.announce(container_event(&entry.record(), action, &[("execID", record.id.clone())]));
+    engine.events.announce(container_event(&entry.view(), action, &[("execID", record.id.clone())]));
     follow(engine, entry, exec, task.clone());
     Ok(pipes.map(|pipes| streams(exec, pipes, &request, task)))
 }
@@ -168,8 +168,9 @@ fn make_fifos(engine: &Engine, entry: &Entry, id: &str, request: &CreateExec) ->
 }
 
 async fn process(engine: &Arc<Engine>, entry: &Arc<Entry>, request: &CreateExec) -> Result<Vec<u8>> {
-    let (engine, mut container, request) = (Arc::clone(engine), entry.record(), request.clone());
+    let (engine, entry, request) = (Arc::clone(engine), Arc::clone(entry), request.clone());
     blocking(move || {
+        let mut container = engine.record_now(&entry)?;
         let dirs = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.layer_dirs(&container.snapshot_key)?;
         let user = if request.user.is_empty() { &container.config.user } else { &request.user };
         let user = users::resolve(&Rootfs::open(&dirs)?, user, &container.host_config.group_add)?;
@@ -182,8 +183,9 @@ async fn process(engine: &Arc<Engine>, entry: &Arc<Entry>, request: &CreateExec)
 }
 
 async fn explain(engine: &Arc<Engine>, entry: &Arc<Entry>, request: &CreateExec, err: Error) -> Error {
-    let (engine, container, request) = (Arc::clone(engine), entry.record(), request.clone());
+    let (engine, entry, request) = (Arc::clone(engine), Arc::clone(entry), request.clone());
     let told = blocking(move || {
+        let container = engine.record_now(&entry)?;
         let dirs = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.layer_dirs(&container.snapshot_key)?;
         let rootfs = Rootfs::open(&dirs)?;
         let program = request.cmd.first().map_or("", String::as_str);
@@ -219,7 +221,7 @@ fn follow(engine: &Arc<Engine>, entry: &Arc<Entry>, exec: &Arc<ExecEntry>, task:
             exec.running = false;
             exec.exit_code = Some(code);
         });
-        let event = container_event(&entry.record(), "exec_die", &[("execID", id.clone()), ("exitCode", code.to_string())]);
+        let event = container_event(&entry.view(), "exec_die", &[("execID", id.clone()), ("exitCode", code.to_string())]);
         engine.events.announce(event);
         // When the container has ended too, its shim is gone with all its processes.
         if let Err(err) = task.delete(Some(&id)).await {

@@ -87,7 +87,7 @@ impl Files {
         let entry = self.engine.registry.find(container)?;
         let work = move |_: &Container, scope: &Scope, _: &str| write(scope.root(), c".", b"", out);
         self.view(&entry, command.path, false, work).await?;
-        self.engine.events.announce(container_event(&entry.record(), "export", &[]));
+        self.engine.events.announce(container_event(&entry.view(), "export", &[]));
         Ok(())
     }
 
@@ -98,15 +98,16 @@ impl Files {
     pub async fn changes(&self, container: &str) -> Result<Vec<Change>> {
         let (engine, entry) = (Arc::clone(&self.engine), self.engine.registry.find(container)?);
         blocking(move || {
-            let container = entry.record();
+            let container = entry.view();
             tree::changes(&*engine.store.snapshotter(NAMESPACE, &container.snapshotter)?, &container.snapshot_key, MOUNT_PLACES)
         })
         .await
     }
 
     async fn user_of(&self, container: &str) -> Result<(u32, u32)> {
-        let (engine, container) = (Arc::clone(&self.engine), self.engine.registry.find(container)?.record());
+        let (engine, entry) = (Arc::clone(&self.engine), self.engine.registry.find(container)?);
         blocking(move || {
+            let container = engine.record_now(&entry)?;
             let dirs = engine.store.snapshotter(NAMESPACE, &container.snapshotter)?.layer_dirs(&container.snapshot_key)?;
             let user = users::resolve(&Rootfs::open(&dirs)?, &container.config.user, &[])?;
             Ok((user.uid, user.gid))
@@ -134,7 +135,7 @@ impl Files {
     ) -> Result<T> {
         let entry = self.engine.registry.find(&command.container)?;
         let done = self.look(command, work).await?;
-        self.engine.events.announce(container_event(&entry.record(), action, &[]));
+        self.engine.events.announce(container_event(&entry.view(), action, &[]));
         Ok(done)
     }
 
@@ -152,8 +153,9 @@ impl Files {
         let held = Arc::clone(entry);
         let (shared, alone) = if runs { (Some(held.files.read().await), None) } else { (None, Some(held.files.write().await)) };
         drop(operation);
-        let (engine, container) = (Arc::clone(&self.engine), entry.record());
+        let (engine, entry) = (Arc::clone(&self.engine), Arc::clone(entry));
         let done = blocking(move || {
+            let container = engine.record_now(&entry)?;
             let plan = plan(&engine, &container, runs, volumes)?;
             let absolute = paths::absolute(&path);
             view::within(&plan, |scope| work(&container, scope, &absolute))

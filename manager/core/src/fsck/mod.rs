@@ -20,8 +20,8 @@ use rcontainerd_store::fsck::{FsckOptions, FsckReport};
 use rcontainerd_store::{Store, records};
 use rcontainerd_types::{Finding, Reference, Result, Severity};
 
-use crate::containers::model::Container;
-use crate::containers::registry::CONTAINERS;
+use crate::containers::Outline;
+use crate::containers::outline::OUTLINES;
 use crate::engine::{Engine, NAMESPACE, blocking, make_dir};
 use crate::images::{ImageService, ImagesConfig, PullImage};
 use crate::volumes::Volumes;
@@ -192,8 +192,8 @@ impl Fsck {
     async fn check_containers(&self, repair: bool) -> Result<Vec<Finding>> {
         let (store, root, alone) = (self.store.clone(), self.places.root.clone(), matches!(self.keeper, Keeper::Alone));
         let look = move || {
-            let (going, staying): (Vec<Container>, Vec<Container>) =
-                store.metadata().read(|tx| tx.list(CONTAINERS))?.into_iter().map(|(_, container)| container).partition(|container| {
+            let (going, staying): (Vec<Outline>, Vec<Outline>) =
+                store.metadata().read(|tx| tx.list(OUTLINES))?.into_iter().map(|(_, container)| container).partition(|container| {
                     // The next manager removes it: its snapshot does not outlive a reboot.
                     alone && container.host_config.auto_remove
                 });

@@ -174,7 +174,7 @@ impl Networks {
     fn members(&self, found: &Found) -> BTreeMap<String, NetworkMember> {
         let on_it =
             self.engine.registry.all().into_iter().map(|entry| entry.view()).filter(|container| container.state.status.is_running());
-        let member = |container: Arc<crate::containers::Container>| {
+        let member = |container: Arc<crate::containers::Outline>| {
             let endpoint = match container.state.networks.get(found.name()) {
                 Some(endpoint) => endpoint.clone(),
                 // Without an address of its own.

@@ -23,7 +23,7 @@ mod reserve;
 mod table;
 mod tx;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -37,6 +37,7 @@ use crate::fs;
 
 pub use follow::{Followed, Touched};
 pub use table::{SchemaRow, Table, key, prefix};
+use tx::Schema;
 pub use tx::{ReadTx, WriteTx};
 
 /// Labels of an object, as containerd has them.
@@ -76,8 +77,8 @@ pub struct Metadata {
     reserve: Mutex<Reserve>,
     /// Taken by the one writer, inside its transaction.
     pending: Mutex<Pending>,
-    /// What the tables on disk say about themselves; filled at open, kept in step by writers.
-    schema: Mutex<HashMap<String, SchemaRow>>,
+    /// Its rows are filled at open, kept in step by writers.
+    schema: Schema,
     changes: Mutex<Changes>,
     /// How often the database was opened; changes inside `database`'s lock.
     epoch: AtomicU64,
@@ -104,13 +105,13 @@ impl Metadata {
             database: RwLock::new(Some(database)),
             reserve: Mutex::new(Reserve::open(path)),
             pending: Mutex::new(pending),
-            schema: Mutex::default(),
+            schema: Schema::default(),
             changes: Mutex::default(),
             epoch: AtomicU64::new(0),
         };
         let (rows, number) = metadata.read(|tx| Ok((tx.list(table::SCHEMA)?, changes_of(tx)?)))?;
         *metadata.changes() = Changes::starting_at(number);
-        *metadata.schema.lock().unwrap_or_else(PoisonError::into_inner) = rows.into_iter().collect();
+        metadata.schema.rows().extend(rows);
         Ok(metadata)
     }
 
@@ -146,6 +147,11 @@ impl Metadata {
     pub fn touched_before(&self, tx: &WriteTx<'_>, since: Followed) -> Result<(Option<Vec<Touched>>, Followed)> {
         let now = self.followed(tx.get(NUMBERS, CHANGES)?.unwrap_or(0));
         Ok((self.between(Some(since), now), now))
+    }
+
+    /// How many records were decoded so far, by all transactions: what reading a table costs, whatever the machine does meanwhile.
+    pub fn decoded(&self) -> u64 {
+        self.schema.decoded()
     }
 
     fn followed(&self, number: u64) -> Followed {
@@ -414,7 +420,7 @@ fn open_file(path: &Path) -> Result<redb::Database> {
 /// The database with what its journal adds.
 fn open_database(path: &Path) -> Result<(redb::Database, Pending)> {
     let database = open_file(path).map_err(|err| err.context(format!("open metadata database {}", path.display())))?;
-    let schema = Mutex::default();
+    let schema = Schema::default();
     let generation = {
         let inner = redb::ReadableDatabase::begin_read(&database).map_err(database_error)?;
         ReadTx::new(inner, &schema).get(NUMBERS, GENERATION)?.unwrap_or(0)

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rcontainerd_types::{Error, ErrorKind, Result};
 use redb::{ReadableTable, TableError};
@@ -14,7 +15,30 @@ use super::journal::Change;
 use super::table::{SCHEMA, SchemaRow, Table};
 use super::{CHANGES, NUMBERS, database_error};
 
-type Schema = Mutex<HashMap<String, SchemaRow>>;
+/// What all transactions of a database share.
+#[derive(Debug, Default)]
+pub(super) struct Schema {
+    /// What the tables on disk say about themselves.
+    rows: Mutex<HashMap<String, SchemaRow>>,
+    /// Records that were decoded so far.
+    decoded: AtomicU64,
+}
+
+impl Schema {
+    pub(super) fn rows(&self) -> MutexGuard<'_, HashMap<String, SchemaRow>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn decoded(&self) -> u64 {
+        self.decoded.load(Ordering::Relaxed)
+    }
+
+    fn decode<T: DeserializeOwned>(&self, table: Table<T>, key: &str, bytes: &[u8]) -> Result<T> {
+        self.decoded.fetch_add(1, Ordering::Relaxed);
+        serde_json::from_slice(bytes).map_err(|err| undecodable(table.name, key, &err))
+    }
+}
+
 type Raw<'a> = (&'a str, &'a [u8]);
 
 /// A consistent view of the database.
@@ -32,7 +56,7 @@ impl<'a> ReadTx<'a> {
     /// When the record cannot be read or the table is from a newer schema.
     pub fn get<T: DeserializeOwned>(&self, table: Table<T>, key: &str) -> Result<Option<T>> {
         match self.open(table)? {
-            Some(open) => get_in(&open, table, key),
+            Some(open) => get_in(self.schema, &open, table, key),
             None => Ok(None),
         }
     }
@@ -51,7 +75,7 @@ impl<'a> ReadTx<'a> {
     /// As `get`.
     pub fn list_prefix<T: DeserializeOwned>(&self, table: Table<T>, prefix: &str) -> Result<Vec<(String, T)>> {
         match self.open(table)? {
-            Some(open) => list_in(&open, table, prefix),
+            Some(open) => list_in(self.schema, &open, table, prefix),
             None => Ok(Vec::new()),
         }
     }
@@ -174,7 +198,7 @@ impl<'a> WriteTx<'a> {
     /// # Errors
     /// When the record cannot be read or the table is from a newer schema.
     pub fn get<T: DeserializeOwned>(&self, table: Table<T>, key: &str) -> Result<Option<T>> {
-        get_in(&self.open(table)?, table, key)
+        get_in(self.schema, &self.open(table)?, table, key)
     }
 
     /// All records, by key.
@@ -190,7 +214,7 @@ impl<'a> WriteTx<'a> {
     /// # Errors
     /// As `get`.
     pub fn list_prefix<T: DeserializeOwned>(&self, table: Table<T>, prefix: &str) -> Result<Vec<(String, T)>> {
-        list_in(&self.open(table)?, table, prefix)
+        list_in(self.schema, &self.open(table)?, table, prefix)
     }
 
     /// Inserts or replaces.
@@ -256,7 +280,7 @@ impl<'a> WriteTx<'a> {
     fn declare<T>(&self, table: Table<T>) -> Result<()> {
         let row = table.schema_row();
         let mut declared = self.declared.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.schema.lock().unwrap_or_else(PoisonError::into_inner).get(table.name) == Some(&row);
+        let known = self.schema.rows().get(table.name) == Some(&row);
         if known || declared.contains_key(table.name) {
             return Ok(());
         }
@@ -273,7 +297,7 @@ impl<'a> WriteTx<'a> {
         inner.set_durability(durability).map_err(|err| Error::internal(format!("metadata database: {err}")))?;
         inner.commit().map_err(database_error)?;
         let declared = declared.into_inner().unwrap_or_else(PoisonError::into_inner);
-        schema.lock().unwrap_or_else(PoisonError::into_inner).extend(declared);
+        schema.rows().extend(declared);
         Ok(())
     }
 
@@ -283,27 +307,33 @@ impl<'a> WriteTx<'a> {
 }
 
 fn check_schema<T>(schema: &Schema, table: Table<T>) -> Result<()> {
-    match schema.lock().unwrap_or_else(PoisonError::into_inner).get(table.name) {
+    match schema.rows().get(table.name) {
         Some(found) => table.accept(found),
         None => Ok(()),
     }
 }
 
-fn get_in<T: DeserializeOwned>(open: &impl ReadableTable<&'static str, &'static [u8]>, table: Table<T>, key: &str) -> Result<Option<T>> {
+fn get_in<T: DeserializeOwned>(
+    schema: &Schema,
+    open: &impl ReadableTable<&'static str, &'static [u8]>,
+    table: Table<T>,
+    key: &str,
+) -> Result<Option<T>> {
     match open.get(key).map_err(database_error)? {
-        Some(value) => Ok(Some(decode(table, key, value.value())?)),
+        Some(value) => Ok(Some(schema.decode(table, key, value.value())?)),
         None => Ok(None),
     }
 }
 
 fn list_in<T: DeserializeOwned>(
+    schema: &Schema,
     open: &impl ReadableTable<&'static str, &'static [u8]>,
     table: Table<T>,
     prefix: &str,
 ) -> Result<Vec<(String, T)>> {
     let mut records = Vec::new();
     scan(open, prefix, |(key, value)| {
-        records.push((key.to_owned(), decode(table, key, value)?));
+        records.push((key.to_owned(), schema.decode(table, key, value)?));
         Ok(())
     })?;
     Ok(records)
@@ -318,10 +348,6 @@ fn scan(open: &impl ReadableTable<&'static str, &'static [u8]>, prefix: &str, mu
         each((key.value(), value.value()))?;
     }
     Ok(())
-}
-
-fn decode<T: DeserializeOwned>(table: Table<T>, key: &str, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|err| undecodable(table.name, key, &err))
 }
 
 fn undecodable(table: &str, key: &str, err: &serde_json::Error) -> Error {

@@ -63,7 +63,7 @@ pub fn resolve(request: &CreateContainer, image: &ImageConfig, host: &HostFacts,
     limits::check(&mut host_config, host, &mut warnings)?;
     security::check(&host_config)?;
     LogPlan::parse(&host_config.log_config)?;
-    OnFailure::of(&host_config)?;
+    OnFailure::of(&host_config.annotations, host_config.auto_remove)?;
     ports::check(&config, &host_config)?;
     host_config.extra_hosts.iter().try_for_each(|entry| network::parse_extra_host(entry).map(drop))?;
     if host_config.network_mode == "host" && host_config.port_bindings.values().any(|list| !list.is_empty()) {
