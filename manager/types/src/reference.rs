@@ -85,29 +85,36 @@ impl Reference {
 
     /// The name as people write it: without `docker.io/` and `library/`.
     pub fn familiar_name(&self) -> String {
-        match self.path.strip_prefix("library/") {
-            _ if self.domain != DEFAULT_DOMAIN => self.name(),
-            Some(short) if !short.contains('/') => short.to_owned(),
-            _ => self.path.clone(),
+        match self.short_path() {
+            Some(short) => short.to_owned(),
+            None => self.name(),
         }
     }
 
-    /// The whole reference as people write it, such as `busybox:latest`.
-    pub fn familiar(&self) -> String {
-        format!("{}{}", self.familiar_name(), self.suffix())
+    /// What is left of a name of the default registry.
+    fn short_path(&self) -> Option<&str> {
+        let own = Some(self.path.as_str()).filter(|_| self.domain == DEFAULT_DOMAIN)?;
+        Some(own.strip_prefix("library/").filter(|short| !short.contains('/')).unwrap_or(own))
     }
 
-    fn suffix(&self) -> String {
-        let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
-        let digest = self.digest.as_ref().map(|digest| format!("@{digest}")).unwrap_or_default();
-        tag + &digest
+    /// The whole reference as people write it, such as `busybox:latest`. A list of ten thousand images makes as many.
+    pub fn familiar(&self) -> String {
+        let name: [&str; 3] = match self.short_path() {
+            Some(short) => [short, "", ""],
+            None => [&self.domain, "/", &self.path],
+        };
+        let tag = self.tag.as_deref().map_or(["", ""], |tag| [":", tag]);
+        let digest = self.digest.as_ref().map_or([""; 4], |digest| ["@", digest.algorithm().as_str(), ":", digest.hex()]);
+        [&name[..], &tag, &digest].concat().concat()
     }
 }
 
 impl fmt::Display for Reference {
     /// The full form, such as `docker.io/library/busybox:latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}{}", self.domain, self.path, self.suffix())
+        write!(f, "{}/{}", self.domain, self.path)?;
+        self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
+        self.digest.as_ref().map_or(Ok(()), |digest| write!(f, "@{digest}"))
     }
 }
 

@@ -20,12 +20,12 @@ use super::create::some_map;
 use crate::wire::error::ApiError;
 use crate::wire::time;
 
-pub(crate) fn summary(image: &ListedImage) -> ImageSummary {
+pub(crate) fn summary(image: ListedImage) -> ImageSummary {
     ImageSummary {
         containers: -1,
         created: image.created.unwrap_or_default(),
         id: image.id.to_string(),
-        labels: some_map(&image.labels),
+        labels: (!image.labels.is_empty()).then_some(image.labels),
         parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
         repo_digests: familiar(&image.repo_digests),
         repo_tags: familiar(&image.repo_tags),

@@ -151,5 +151,5 @@ fn image_usage(found: &rcontainerd_core::images::ListedImage, usage: &DiskUsage)
     let id = found.id.to_string();
     let shared_size = signed(usage.shared.get(&found.id).copied().unwrap_or_default());
     let users = usage.containers.iter().filter(|summary| summary.container.image_id == id).count();
-    proto_docker::image::ImageSummary { containers: i64::try_from(users).unwrap_or(i64::MAX), shared_size, ..image::summary(found) }
+    proto_docker::image::ImageSummary { containers: i64::try_from(users).unwrap_or(i64::MAX), shared_size, ..image::summary(found.clone()) }
 }

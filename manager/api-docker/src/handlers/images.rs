@@ -67,12 +67,13 @@ async fn list(State(core): State<Core>, version: ApiVersion, query: Query) -> Ap
     let images = core.images.list(convert::image::filters(&filters)?).await?;
     let shared = if query.flag("shared-size") { core.images.shared_sizes().await? } else { BTreeMap::new() };
     let manifests = if query.flag("manifests") { core.images.manifests().await? } else { BTreeMap::new() };
-    let bodies = images.iter().map(|image| {
+    let bodies = images.map(|image| {
+        let (shared, found) = (shared.get(&image.id).copied(), manifests.get(&image.id));
         let mut body = convert::image::summary(image);
-        if let Some(bytes) = shared.get(&image.id) {
-            body.shared_size = convert::container::signed(*bytes);
+        if let Some(bytes) = shared {
+            body.shared_size = convert::container::signed(bytes);
         }
-        if let Some(found) = manifests.get(&image.id) {
+        if let Some(found) = found {
             let listed: Vec<_> = found.iter().map(convert::image::manifest).collect();
             // Of an image with its platforms: all that they take, packed and unpacked.
             body.size = listed.iter().map(|manifest| manifest.size.total).sum();

@@ -115,7 +115,8 @@ pub(super) struct Catalog {
     repositories: HashMap<String, Named>,
 }
 
-type Named = BTreeMap<String, Arc<Entry>>;
+/// Entries in the order of their names: nearly always one.
+type Named = Vec<Arc<Entry>>;
 
 /// The catalogues of the namespaces as they were last read. What has changed since is read again, not all.
 #[derive(Default)]
@@ -203,7 +204,7 @@ impl Catalog {
     fn follow(&mut self, tx: &ReadTx<'_>, namespace: &str, changed: Changed, underived: &mut Underived) -> Result<()> {
         let Changed { mut names, rows } = changed;
         for image in rows {
-            names.extend(self.named.get(&image).into_iter().flat_map(Named::keys).cloned());
+            names.extend(self.named.get(&image).into_iter().flatten().map(|entry| entry.record.name.clone()));
             match tx.get(ROWS, &key(namespace, &image.to_string()))? {
                 Some(row) => drop(self.rows.insert(image, Arc::new(row))),
                 None => drop(self.rows.remove(&image)),
@@ -232,9 +233,9 @@ impl Catalog {
         let reference: Option<Reference> = if record.name.starts_with(DANGLING) { None } else { record.name.parse().ok() };
         let name = record.name.clone();
         let entry = Arc::new(Entry { record, row, reference });
-        self.named.entry(entry.row.image.clone()).or_default().insert(name.clone(), Arc::clone(&entry));
+        put_in(self.named.entry(entry.row.image.clone()).or_default(), &entry);
         if let Some(reference) = &entry.reference {
-            self.repositories.entry(reference.name()).or_default().insert(name.clone(), Arc::clone(&entry));
+            put_in(self.repositories.entry(reference.name()).or_default(), &entry);
         }
         self.entries.insert(name, entry);
     }
@@ -272,12 +273,17 @@ impl Catalog {
 
     /// By id.
     pub(super) fn images(&self) -> impl Iterator<Item = (&Digest, &ImageRow)> {
+        self.shared_images().map(|(image, row)| (image, row.as_ref()))
+    }
+
+    /// As [`Self::images`], for who keeps rows.
+    pub(super) fn shared_images(&self) -> impl Iterator<Item = (&Digest, &Arc<ImageRow>)> {
         let derived = self.derived.iter().filter(|(image, _)| !self.rows.contains_key(*image));
         let mut all: Vec<_> = self.rows.iter().chain(derived).filter(|(image, _)| self.named.contains_key(*image)).collect();
         if !self.derived.is_empty() {
             all.sort_by_key(|(image, _)| *image);
         }
-        all.into_iter().map(|(image, row)| (image, row.as_ref()))
+        all.into_iter()
     }
 
     pub(super) fn image(&self, image: &Digest) -> Option<&ImageRow> {
@@ -287,12 +293,12 @@ impl Catalog {
 
     /// All names of an image, those that only hold it included.
     pub(super) fn entries_of<'a>(&'a self, image: &Digest) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        self.named.get(image).into_iter().flat_map(Named::values).map(AsRef::as_ref)
+        self.named.get(image).into_iter().flatten().map(AsRef::as_ref)
     }
 
     /// All names in a repository.
     pub(super) fn entries_in<'a>(&'a self, repository: &str) -> impl Iterator<Item = &'a Entry> + use<'a> {
-        self.repositories.get(repository).into_iter().flat_map(Named::values).map(AsRef::as_ref)
+        self.repositories.get(repository).into_iter().flatten().map(AsRef::as_ref)
     }
 
     /// Names of an image that people gave.
@@ -360,10 +366,20 @@ impl Catalog {
     }
 }
 
+/// Puts an entry in its place, in that of one with the same name.
+fn put_in(names: &mut Named, entry: &Arc<Entry>) {
+    match names.binary_search_by(|known| known.record.name.cmp(&entry.record.name)) {
+        Ok(place) => names[place] = Arc::clone(entry),
+        Err(place) => names.insert(place, Arc::clone(entry)),
+    }
+}
+
 /// Takes `name` from the set under `key`, and the set with its last name.
 fn forget_in<K: Eq + std::hash::Hash>(sets: &mut HashMap<K, Named>, key: &K, name: &str) {
     if let Some(names) = sets.get_mut(key) {
-        names.remove(name);
+        if let Ok(place) = names.binary_search_by(|known| known.record.name.as_str().cmp(name)) {
+            names.remove(place);
+        }
         if names.is_empty() {
             sets.remove(key);
         }

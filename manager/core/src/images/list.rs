@@ -1,6 +1,7 @@
 //! Reading: inspect, list with filters, history.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rcontainerd_store::Store;
@@ -72,7 +73,39 @@ fn seconds(date: &str) -> Option<i64> {
     date.parse::<Timestamp>().ok().map(Timestamp::as_second)
 }
 
-pub(super) fn list(state: &State, namespace: &str, filters: &ImageFilters) -> Result<Vec<ListedImage>> {
+/// Images that pass filters, newest first. Each is described when its turn comes: of ten thousand there is never more than one.
+pub struct Listing {
+    catalog: Arc<Catalog>,
+    filters: ImageFilters,
+    chosen: std::vec::IntoIter<Chosen>,
+}
+
+struct Chosen {
+    id: Digest,
+    row: Arc<ImageRow>,
+    created: Option<i64>,
+    /// Of the config, where an earlier version made the row.
+    read: Option<Brief>,
+}
+
+impl Iterator for Listing {
+    type Item = ListedImage;
+
+    fn next(&mut self) -> Option<ListedImage> {
+        let Chosen { id, row, read, .. } = self.chosen.next()?;
+        let mut image = listed(&self.catalog, &id, &row, read.as_ref());
+        narrow(&mut image, &self.filters);
+        Some(image)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.chosen.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Listing {}
+
+pub(super) fn list(state: &State, namespace: &str, filters: ImageFilters) -> Result<Listing> {
     filters.references.iter().try_for_each(|pattern| check_pattern(pattern.as_bytes()))?;
     let catalog = state.catalog(namespace)?;
     let created = |name: &Option<String>| -> Result<Option<i64>> {
@@ -81,29 +114,31 @@ pub(super) fn list(state: &State, namespace: &str, filters: &ImageFilters) -> Re
         Ok(Some(image(&state.store, namespace, &catalog, &id)?.created.unwrap_or(0)))
     };
     let (before, since) = (created(&filters.before)?, created(&filters.since)?);
-    let mut images = Vec::new();
-    for (id, row) in catalog.images() {
-        let mut found = listed(&state.store, namespace, &catalog, id, row)?;
-        let date = found.created.unwrap_or(0);
+    let asks_more = filters.dangling.is_some() || !filters.labels.is_empty() || !filters.references.is_empty();
+    let mut chosen = Vec::new();
+    for (id, row) in catalog.shared_images() {
+        let read = match &row.brief {
+            None if row.artifact.is_none() => Some(brief(&document::read_config(&state.store.content(namespace), id)?)),
+            _ => None,
+        };
+        let created = read.as_ref().or(row.brief.as_ref()).and_then(|brief| brief.created);
+        let date = created.unwrap_or(0);
         let dated = before.is_none_or(|before| date < before)
             && since.is_none_or(|since| date > since)
             && filters.until.is_none_or(|until| date < until);
-        if dated && passes(&mut found, filters) {
-            images.push(found);
+        if dated && (!asks_more || passes(&mut listed(&catalog, id, row, read.as_ref()), &filters)) {
+            chosen.push(Chosen { id: id.clone(), row: Arc::clone(row), created, read });
         }
     }
-    images.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
-    Ok(images)
+    // By id they are already.
+    chosen.sort_by_key(|chosen| std::cmp::Reverse(chosen.created));
+    Ok(Listing { catalog, filters, chosen: chosen.into_iter() })
 }
 
-/// What a list tells of an image; its config is read only where an earlier version made the row.
-fn listed(store: &Store, namespace: &str, catalog: &Catalog, id: &Digest, row: &ImageRow) -> Result<ListedImage> {
-    let brief = match &row.brief {
-        Some(brief) => brief.clone(),
-        None if row.artifact.is_some() => Brief::default(),
-        None => brief(&document::read_config(&store.content(namespace), id)?),
-    };
-    Ok(ListedImage {
+/// What a list tells of an image.
+fn listed(catalog: &Catalog, id: &Digest, row: &ImageRow, read: Option<&Brief>) -> ListedImage {
+    let brief = read.or(row.brief.as_ref()).cloned().unwrap_or_default();
+    ListedImage {
         id: id.clone(),
         parent: row.parent.clone().filter(|parent| catalog.image(parent).is_some()),
         repo_tags: repo_tags(catalog, id),
@@ -111,7 +146,7 @@ fn listed(store: &Store, namespace: &str, catalog: &Catalog, id: &Digest, row: &
         created: brief.created,
         size: row.size(),
         labels: brief.labels,
-    })
+    }
 }
 
 pub(super) fn brief(file: &ImageFile) -> Brief {
@@ -129,13 +164,18 @@ fn passes(image: &mut ListedImage, filters: &ImageFilters) -> bool {
     if !filters.labels.iter().all(has) {
         return false;
     }
+    narrow(image, filters);
+    filters.references.is_empty() || !image.repo_tags.is_empty() || !image.repo_digests.is_empty()
+}
+
+/// A reference filter leaves the names that it means.
+fn narrow(image: &mut ListedImage, filters: &ImageFilters) {
     if filters.references.is_empty() {
-        return true;
+        return;
     }
     let matches = |reference: &Reference| filters.references.iter().any(|pattern| reference_matches(pattern, reference));
     image.repo_tags.retain(matches);
     image.repo_digests.retain(matches);
-    !image.repo_tags.is_empty() || !image.repo_digests.is_empty()
 }
 
 /// As Docker's: the pattern is held against the familiar name, with and without its tag.

@@ -31,6 +31,7 @@ mod transfer;
 pub use caps::{Amount, Caps, Collect};
 pub use config::{Healthcheck, ImageConfig, ImageFile};
 pub use instructions::apply as apply_instructions;
+pub use list::Listing;
 pub(crate) use make::Sink;
 pub use model::{
     ExtendImage, HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, ImportImage, ListedImage, LoadedImage, LocalManifest,

@@ -18,7 +18,8 @@ pub(super) fn prune(
 ) -> Result<PrunedImages> {
     let mut report = PrunedImages::default();
     let filters = ImageFilters { dangling: request.dangling_only.then_some(true), ..ImageFilters::default() };
-    for image in list::list(state, namespace, &filters)? {
+    // All before the first goes: what holds on to a catalogue that changes has it copied.
+    for image in list::list(state, namespace, filters)?.collect::<Vec<_>>() {
         let old = request.until.is_none_or(|until| image.created.unwrap_or(0) < until);
         let is_pinned = caps::pin(&*state.catalog(namespace)?, &image.id).is_some();
         if is_pinned || !old || !request.labels.labels(&image.labels) || !users(&image.id)?.is_empty() {

@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::caps::{self, Caps};
 use super::catalog::{self, ImageRow, NameRow};
+use super::list::Listing;
 use super::model::{
-    ExtendImage, HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, ImportImage, ListedImage, LoadedImage, LocalManifest,
-    PreparedRootfs, PruneImages, PrunedImages, PullImage, PushImage, RemoteImage, RemoteManifest, RemoveImage, Removed,
+    ExtendImage, HistoryLine, Image, ImageEvent, ImageFilters, ImageUser, ImportImage, LoadedImage, LocalManifest, PreparedRootfs,
+    PruneImages, PrunedImages, PullImage, PushImage, RemoteImage, RemoteManifest, RemoveImage, Removed,
 };
 use super::progress::{Feed, Pull};
 use super::pull::{Naming, Puller, commit_names};
@@ -159,8 +160,8 @@ impl ImageService {
     ///
     /// # Errors
     /// When a filter names an image that does not exist, or the store fails.
-    pub async fn list(&self, filters: ImageFilters) -> Result<Vec<ListedImage>> {
-        self.with(move |state, namespace| list::list(state, namespace, &filters)).await
+    pub async fn list(&self, filters: ImageFilters) -> Result<Listing> {
+        self.with(move |state, namespace| list::list(state, namespace, filters)).await
     }
 
     /// As `inspect`, of one of several platforms that are here.
@@ -322,7 +323,7 @@ impl ImageService {
         let program: PathBuf = program.to_owned();
         let built = self.with(move |state, namespace| {
             let built = shipped::build(&state.store.content(namespace), &program)?;
-            let here = shipped::is_here(&*state.catalog(namespace)?, &built);
+            let here = shipped::is_here(&state.store, namespace, &built)?;
             Ok((built, here))
         });
         let (built, here) = built.await?;

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use oci_spec::image::{ConfigBuilder, HistoryBuilder, ImageConfigurationBuilder, RootFsBuilder};
-use rcontainerd_store::{Content, Labels};
-use rcontainerd_types::{Descriptor, Digest, Error, Platform, Reference, Result, media_type};
+use rcontainerd_store::metadata::key;
+use rcontainerd_store::records::IMAGES;
+use rcontainerd_store::{Content, Labels, Store};
+use rcontainerd_types::{Descriptor, Digest, Error, Platform, Result, media_type};
 use serde_json::json;
 
-use super::catalog::{Catalog, ImageRow};
+use super::catalog::{ImageRow, NAMES};
 use super::document;
 
 pub(super) const NAME: &str = "docker.io/rcontainerd/hello:latest";
@@ -21,10 +23,12 @@ pub(super) struct Shipped {
     pub row: ImageRow,
 }
 
-/// Whether the name stands for this very image already.
-pub(super) fn is_here(catalog: &Catalog, shipped: &Shipped) -> bool {
-    NAME.parse::<Reference>().ok().and_then(|name| catalog.by_reference(&name).map(|entry| entry.row.target.clone()))
-        == Some(shipped.target.digest.clone())
+/// Whether the name stands for this very image already. Asked of the records: a start need not read the whole catalogue for it.
+pub(super) fn is_here(store: &Store, namespace: &str, shipped: &Shipped) -> Result<bool> {
+    let key = key(namespace, NAME);
+    let (record, row) = store.metadata().read(|tx| Ok((tx.get(IMAGES, &key)?, tx.get(NAMES, &key)?)))?;
+    Ok(record.is_some_and(|record| record.target.digest == shipped.target.digest)
+        && row.is_some_and(|row| row.target == shipped.target.digest && row.image == shipped.config))
 }
 
 /// Builds the image from the program's file.

@@ -221,7 +221,8 @@ async fn a_tag_that_moved_leaves_a_dangling_image() {
     registry.push(&one("x", &layers("new", 1, Compression::Gzip)), "x", "app:1", "oci");
     let (_, new) = host.pull(&name).await.expect("new");
     assert!(new.is_new && new.id != old);
-    let dangling = host.images.list(ImageFilters { dangling: Some(true), ..ImageFilters::default() }).await.expect("list");
+    let dangling: Vec<_> =
+        host.images.list(ImageFilters { dangling: Some(true), ..ImageFilters::default() }).await.expect("list").collect();
     assert_eq!(dangling.iter().map(|image| &image.id).collect::<Vec<_>>(), [&old]);
     let removed = host.remove(&old.hex()[..12], false, Vec::new()).await.expect("remove by prefix");
     assert_eq!(removed.first(), Some(&Removed::Deleted(old)));
@@ -488,7 +489,8 @@ async fn names_ids_and_prefixes() {
     assert_eq!((missing.kind(), missing.message()), (ErrorKind::NotFound, "No such image: nobody/knows:latest"));
     assert_eq!(host.images.resolve("UPPER").await.expect_err("malformed").kind(), ErrorKind::InvalidArgument);
 
-    let list = host.images.list(ImageFilters { references: vec!["mine/*".into()], ..ImageFilters::default() }).await.expect("list");
+    let list: Vec<_> =
+        host.images.list(ImageFilters { references: vec!["mine/*".into()], ..ImageFilters::default() }).await.expect("list").collect();
     assert_eq!(list[0].repo_tags.iter().map(Reference::familiar).collect::<Vec<_>>(), ["mine/app:latest"]);
     let history = host.images.history("mine/app", None).await.expect("history");
     assert_eq!(history.len(), 1);

@@ -20,7 +20,7 @@ use crate::images::ImageFilters;
 use crate::volumes;
 
 pub(super) async fn measure(engine: &Arc<Engine>) -> Result<DiskUsage> {
-    let images = engine.images.list(ImageFilters::default()).await?;
+    let images = engine.images.list(ImageFilters::default()).await?.collect();
     let shared = engine.images.shared_sizes().await?;
     let list = ListContainers { all: true, size: true, ..ListContainers::default() };
     let mut containers = Containers::new(Arc::clone(engine)).list(list).await?;

@@ -31,7 +31,7 @@ async fn import(host: &Host, name: Option<&str>, byte: u8) -> Result<Digest> {
 }
 
 async fn names(host: &Host) -> Vec<String> {
-    let listed = host.images.list(ImageFilters::default()).await.expect("list");
+    let listed: Vec<_> = host.images.list(ImageFilters::default()).await.expect("list").collect();
     let mut names: Vec<String> = listed.iter().flat_map(|image| &image.repo_tags).map(Reference::familiar).collect();
     names.sort();
     names
