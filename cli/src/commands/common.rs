@@ -62,18 +62,18 @@ pub fn print_rows(cli: &Cli, matches: &Matches, config_key: &str, columns: &Colu
 ///
 /// # Errors
 /// A template that cannot be used.
-pub fn print_rows_of(
+pub fn print_rows_of<Rows: IntoIterator<Item = Row>>(
     cli: &Cli,
     matches: &Matches,
     config_key: &str,
     columns: &Columns,
-    rows: impl FnOnce(&Wanted) -> Vec<Row>,
+    rows: impl FnOnce(Wanted) -> Rows,
 ) -> Result<(), Failure> {
     let quiet = matches.bool("quiet");
     let given = matches.str("format").filter(|format| !format.is_empty());
     let configured = if quiet { None } else { cli.config().string(config_key) };
     let format = Format { source: given.or(configured), quiet };
-    output::print(&template::render(&format, columns, rows(&columns.wanted(&format)))?)
+    output::print(&template::render(&format, columns, rows(columns.wanted(&format)))?)
 }
 
 /// Does something for each argument; every failure is printed, the first exit status counts.

@@ -98,7 +98,7 @@ fn verbose(matches: &Matches, usage: &DiskUsage) -> Outcome {
     table(
         "Images space usage:",
         &image_columns,
-        all_images.iter().flat_map(|image| images::rows(image, false, true, &Wanted::ALL)).collect(),
+        all_images.iter().flat_map(|image| images::rows(&image.into(), false, true, &Wanted::ALL)).collect(),
     )?;
     let container_columns = Columns {
         table: "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}",
@@ -108,7 +108,7 @@ fn verbose(matches: &Matches, usage: &DiskUsage) -> Outcome {
     table(
         "Containers space usage:",
         &container_columns,
-        containers.iter().map(|container| ps::row(container, true, &Wanted::ALL)).collect(),
+        containers.iter().map(|container| ps::row(&container.into(), true, &Wanted::ALL)).collect(),
     )?;
     let volume_columns = Columns { table: "{{.Name}}\t{{.Links}}\t{{.Size}}", ..volume::COLUMNS };
     table("Local Volumes space usage:", &volume_columns, usage.volumes.as_deref().unwrap_or_default().iter().map(volume::row).collect())?;

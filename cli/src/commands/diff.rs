@@ -22,7 +22,7 @@ async fn go(cli: &Cli, matches: &Matches) -> Outcome {
         1 => "A",
         _ => "D",
     };
-    let rows = changes
+    let rows: Vec<_> = changes
         .unwrap_or_default()
         .iter()
         .map(|change| Row::new().set("Type", kind(change.kind)).set("Path", change.path.as_str()))

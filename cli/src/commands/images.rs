@@ -1,6 +1,7 @@
 //! `images`, `image ls`.
 
-use proto_docker::image::ImageSummary;
+use proto_docker::image::{ImageSummary, ManifestSummary};
+use serde::Deserialize;
 
 use super::common::{filters, format_flag, print_rows_of};
 use crate::cli::Cli;
@@ -31,6 +32,42 @@ pub static COMMAND: Command = Command {
 
 /// Columns of images, also for `system df -v`.
 pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "formatter.imageContext" };
+
+/// What columns and trees show of an image; the rest of the answer, of ten thousand the labels above all, is stepped over.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Listed {
+    containers: i64,
+    created: i64,
+    id: String,
+    #[serde(deserialize_with = "or_none")]
+    repo_digests: Vec<String>,
+    #[serde(deserialize_with = "or_none")]
+    repo_tags: Vec<String>,
+    shared_size: i64,
+    size: i64,
+    manifests: Option<Vec<ManifestSummary>>,
+}
+
+/// Go writes an empty list as `null`.
+pub(super) fn or_none<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl From<&ImageSummary> for Listed {
+    fn from(image: &ImageSummary) -> Self {
+        Self {
+            containers: image.containers,
+            created: image.created,
+            id: image.id.clone(),
+            repo_digests: image.repo_digests.clone(),
+            repo_tags: image.repo_tags.clone(),
+            shared_size: image.shared_size,
+            size: image.size,
+            manifests: image.manifests.clone(),
+        }
+    }
+}
 
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
@@ -66,7 +103,7 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
         }
     }
     let call = cli.client()?.get("/images/json").flag("all", matches.bool("all")).flag("manifests", tree);
-    let images: Vec<ImageSummary> = call.query_set("filters", filters(&wanted)).fetch().await?;
+    let images: Vec<Listed> = call.query_set("filters", filters(&wanted)).fetch().await?;
     if tree {
         return output::print(&trees(&images));
     }
@@ -88,12 +125,12 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
         matches.set("format", format, false);
     }
     print_rows_of(cli, &matches, "imagesFormat", &columns, |wanted| {
-        images.iter().flat_map(|image| rows(image, digests, truncate, wanted)).collect()
+        images.iter().flat_map(move |image| rows(image, digests, truncate, &wanted))
     })
 }
 
 /// Each name with its platforms below it; statements about images are left out.
-fn trees(images: &[ImageSummary]) -> String {
+fn trees(images: &[Listed]) -> String {
     let mut lines = vec!["IMAGE\tID\tDISK USAGE\tCONTENT SIZE".to_owned()];
     let size = |bytes: i64| units::human_size_with(bytes, 3);
     for image in images {
@@ -120,12 +157,12 @@ fn trees(images: &[ImageSummary]) -> String {
 const NONE: &str = "<none>";
 
 /// A row for each tag; for an image without one, a row for what else names it.
-pub fn rows(image: &ImageSummary, digests: bool, truncate: bool, wanted: &Wanted) -> Vec<Row> {
+pub fn rows(image: &Listed, digests: bool, truncate: bool, wanted: &Wanted) -> Vec<Row> {
     names(image, digests).into_iter().map(|names| row(image, names, truncate, wanted)).collect()
 }
 
 /// Repository, tag and digest of each row.
-fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
+fn names(image: &Listed, digests: bool) -> Vec<(String, String, String)> {
     let tags: Vec<(&str, &str)> =
         image.repo_tags.iter().filter(|tag| *tag != "<none>:<none>").filter_map(|tag| tag.rsplit_once(':')).collect();
     let found: Vec<(&str, &str)> = image.repo_digests.iter().filter(|d| *d != "<none>@<none>").filter_map(|d| d.split_once('@')).collect();
@@ -148,7 +185,7 @@ fn names(image: &ImageSummary, digests: bool) -> Vec<(String, String, String)> {
     out
 }
 
-fn row(image: &ImageSummary, (repository, tag, digest): (String, String, String), truncate: bool, wanted: &Wanted) -> Row {
+fn row(image: &Listed, (repository, tag, digest): (String, String, String), truncate: bool, wanted: &Wanted) -> Row {
     let counted = |n: i64| if n == -1 { "N/A".to_owned() } else { units::human_size(n) };
     let unique = if image.shared_size == -1 { -1 } else { image.size - image.shared_size };
     Row::new()
@@ -170,14 +207,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_shown_is_a_part_of_the_answer() {
+        let answer = serde_json::json!({
+            "Containers": -1, "Created": 1, "Id": "sha256:2", "Labels": {"k": "v"}, "ParentId": "", "RepoDigests": null, "RepoTags": ["a:1"],
+            "SharedSize": -1, "Size": 5
+        });
+        let listed: Listed = serde_json::from_value(answer.clone()).expect("an answer");
+        let whole: ImageSummary = serde_json::from_value(answer).expect("an answer");
+        for one in [listed, Listed::from(&whole)] {
+            assert_eq!((one.containers, one.created, one.id.as_str(), one.shared_size, one.size), (-1, 1, "sha256:2", -1, 5));
+            assert_eq!((one.repo_tags.as_slice(), one.repo_digests.len(), one.manifests.is_none()), (&["a:1".to_owned()][..], 0, true));
+        }
+    }
+
+    #[test]
     fn rows_by_tag_and_digest() {
-        let image = |tags: &[&str], digests: &[&str]| ImageSummary {
+        let image = |tags: &[&str], digests: &[&str]| Listed {
             repo_tags: tags.iter().map(|t| (*t).to_owned()).collect(),
             repo_digests: digests.iter().map(|t| (*t).to_owned()).collect(),
-            ..ImageSummary::default()
+            ..Listed::default()
         };
-        let shown =
-            |image: &ImageSummary, digests| names(image, digests).iter().map(|(r, t, d)| format!("{r} {t} {d}")).collect::<Vec<_>>();
+        let shown = |image: &Listed, digests| names(image, digests).iter().map(|(r, t, d)| format!("{r} {t} {d}")).collect::<Vec<_>>();
         assert_eq!(shown(&image(&["a:1", "r:5000/b:2"], &["a@sha256:x"]), false), ["a 1 <none>", "r:5000/b 2 <none>"]);
         assert_eq!(shown(&image(&["a:1", "b:2"], &["a@sha256:x"]), true), ["a 1 sha256:x", "b 2 <none>"]);
         assert_eq!(shown(&image(&[], &["a@sha256:x"]), false), ["a <none> <none>"]);

@@ -1,8 +1,13 @@
 //! `ps`, `container ls`.
 
-use proto_docker::container::{ContainerSummary, Port};
+use std::collections::BTreeMap;
+
+use proto_docker::container::{ContainerSummary, MountPoint, Port};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::common::{filters, format_flag, print_rows_of};
+use super::images::or_none;
 use crate::cli::Cli;
 use crate::cmdline::{Command, Flag, Matches, Outcome, Running, filter, int, leaf, switch};
 use crate::output::template::{self, Columns, Row, Value, Wanted};
@@ -29,6 +34,67 @@ pub static COMMAND: Command = Command {
 
 /// Columns of containers, also for `system df -v`.
 pub const COLUMNS: Columns = Columns { table: PLAIN, quiet: "{{.ID}}", headers: HEADERS, type_name: "formatter.ContainerContext" };
+
+/// What columns show of a container; the rest of the answer is stepped over.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Listed {
+    id: String,
+    #[serde(deserialize_with = "or_none")]
+    names: Vec<String>,
+    image: String,
+    #[serde(rename = "ImageID")]
+    image_id: String,
+    command: String,
+    created: i64,
+    #[serde(deserialize_with = "or_none")]
+    ports: Vec<Port>,
+    size_rw: i64,
+    size_root_fs: i64,
+    labels: Option<BTreeMap<String, String>>,
+    state: String,
+    status: String,
+    network_settings: Option<ListedNetworks>,
+    #[serde(deserialize_with = "or_none")]
+    mounts: Vec<MountPoint>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct ListedNetworks {
+    /// By name, which is all that is shown.
+    networks: Option<BTreeMap<String, IgnoredAny>>,
+}
+
+impl Listed {
+    fn networks(&self) -> String {
+        let names = self.network_settings.iter().flat_map(|settings| &settings.networks).flat_map(BTreeMap::keys);
+        names.cloned().collect::<Vec<_>>().join(",")
+    }
+}
+
+impl From<&ContainerSummary> for Listed {
+    fn from(container: &ContainerSummary) -> Self {
+        let ContainerSummary { id, names, image, image_id, command, ports, labels, state, status, mounts, .. } = container.clone();
+        let networks = container.network_settings.networks.keys().map(|name| (name.clone(), IgnoredAny)).collect();
+        Self {
+            id,
+            names,
+            image,
+            image_id,
+            command,
+            created: container.created,
+            ports,
+            size_rw: container.size_rw,
+            size_root_fs: container.size_root_fs,
+            labels: Some(labels),
+            state,
+            status,
+            network_settings: Some(ListedNetworks { networks: Some(networks) }),
+            mounts,
+        }
+    }
+}
 
 const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
@@ -58,7 +124,7 @@ fn run<'a>(cli: &'a Cli, matches: &'a Matches) -> Running<'a> {
 async fn show(cli: &Cli, matches: &Matches) -> Outcome {
     // Before anything is asked for, also where there is nothing to be shown.
     if let Some(format) = matches.str("format").filter(|format| !format.is_empty()) {
-        template::try_on(format, &COLUMNS, row(&ContainerSummary::default(), true, &Wanted::ALL))?;
+        template::try_on(format, &COLUMNS, row(&Listed::default(), true, &Wanted::ALL))?;
     }
     let mut last = matches.int_or("last", -1);
     if matches.bool("latest") && last == -1 {
@@ -67,7 +133,7 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
     let size = matches.bool("size");
     let counted = size || matches.str("format").is_some_and(|format| format.contains(".Size"));
     let limit = if last > 0 { last.to_string() } else { String::new() };
-    let containers: Vec<ContainerSummary> = cli
+    let containers: Vec<Listed> = cli
         .client()?
         .get("/containers/json")
         .flag("all", matches.bool("all"))
@@ -78,12 +144,10 @@ async fn show(cli: &Cli, matches: &Matches) -> Outcome {
         .await?;
     let truncate = !matches.bool("no-trunc");
     let columns = Columns { table: if size { WITH_SIZE } else { PLAIN }, ..COLUMNS };
-    print_rows_of(cli, matches, "psFormat", &columns, |wanted| {
-        containers.iter().map(|container| row(container, truncate, wanted)).collect()
-    })
+    print_rows_of(cli, matches, "psFormat", &columns, |wanted| containers.iter().map(move |container| row(container, truncate, &wanted)))
 }
 
-pub fn row(container: &ContainerSummary, truncate: bool, wanted: &Wanted) -> Row {
+pub fn row(container: &Listed, truncate: bool, wanted: &Wanted) -> Row {
     let command = || if truncate { units::ellipsis(&container.command, 20) } else { container.command.clone() };
     let volumes = || container.mounts.iter().filter(|mount| mount.driver == "local").count();
     Row::new()
@@ -100,17 +164,17 @@ pub fn row(container: &ContainerSummary, truncate: bool, wanted: &Wanted) -> Row
         .set_if(wanted, "Size", || size(container))
         .set_if(wanted, "Mounts", || mounts(container, truncate))
         .set_if(wanted, "LocalVolumes", || volumes().to_string())
-        .set_if(wanted, "Networks", || container.network_settings.networks.keys().cloned().collect::<Vec<_>>().join(","))
-        .labels_if(wanted, &container.labels)
+        .set_if(wanted, "Networks", || container.networks())
+        .labels_if(wanted, container.labels.as_ref().unwrap_or(&BTreeMap::new()))
 }
 
-fn names(container: &ContainerSummary, truncate: bool) -> String {
+fn names(container: &Listed, truncate: bool) -> String {
     let bare = container.names.iter().map(|name| name.strip_prefix('/').unwrap_or(name));
     // Names with another slash are links from other containers.
     bare.filter(|name| !truncate || !name.contains('/')).collect::<Vec<_>>().join(",")
 }
 
-fn image(container: &ContainerSummary, truncate: bool) -> String {
+fn image(container: &Listed, truncate: bool) -> String {
     let name = container.image.as_str();
     if name.is_empty() {
         return "<no image>".to_owned();
@@ -129,13 +193,13 @@ fn image(container: &ContainerSummary, truncate: bool) -> String {
     }
 }
 
-fn size(container: &ContainerSummary) -> String {
+fn size(container: &Listed) -> String {
     let own = units::human_size_with(container.size_rw, 3);
     if container.size_root_fs > 0 { format!("{own} (virtual {})", units::human_size_with(container.size_root_fs, 3)) } else { own }
 }
 
-fn mounts(container: &ContainerSummary, truncate: bool) -> String {
-    let name = |mount: &proto_docker::container::MountPoint| {
+fn mounts(container: &Listed, truncate: bool) -> String {
+    let name = |mount: &MountPoint| {
         let name = if mount.name.is_empty() { mount.source.clone() } else { mount.name.clone() };
         if truncate { units::ellipsis(&name, 15) } else { name }
     };
@@ -202,6 +266,25 @@ mod tests {
 
     fn port(ip: &str, public: u16, private: u16) -> Port {
         Port { ip: ip.into(), private_port: private, public_port: public, protocol: "tcp".into() }
+    }
+
+    #[test]
+    fn what_is_shown_is_a_part_of_the_answer() {
+        let answer = serde_json::json!({
+            "Id": "1", "Names": ["/a"], "Image": "i", "ImageID": "sha256:2", "Command": "c", "Created": 3, "Ports": null,
+            "Labels": {"k": "v"}, "State": "exited", "Status": "Exited", "HostConfig": {"NetworkMode": "n"}, "SizeRw": 4,
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.1"}, "m": null}},
+            "Mounts": [{"Type": "volume", "Name": "x", "Source": "", "Destination": "/", "Driver": "local", "Mode": "", "RW": true}]
+        });
+        let listed: Listed = serde_json::from_value(answer.clone()).expect("an answer");
+        let whole: ContainerSummary = serde_json::from_value(answer).expect("an answer");
+        for one in [listed, Listed::from(&whole)] {
+            assert_eq!((one.id.as_str(), one.names.join(","), one.image_id.as_str()), ("1", "/a".to_owned(), "sha256:2"));
+            assert_eq!((one.networks(), one.size_rw, one.mounts.len(), one.ports.len()), ("m,n".to_owned(), 4, 1, 0));
+            assert_eq!(one.labels.expect("labels").len(), 1);
+        }
+        let bare: Listed = serde_json::from_str(r#"{"Id":"1","Labels":null,"NetworkSettings":null,"Mounts":null}"#).expect("an answer");
+        assert!(bare.labels.is_none() && bare.networks().is_empty() && bare.mounts.is_empty());
     }
 
     #[test]

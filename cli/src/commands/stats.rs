@@ -127,7 +127,7 @@ async fn feed(client: &Client, index: usize, name: &str, once: bool, samples: &S
 
 fn render(cli: &Cli, matches: &Matches, samples: &Samples) -> Result<String, Failure> {
     let truncate = !matches.bool("no-trunc");
-    let rows = samples.borrow().values().map(|(name, stats)| row(name, stats.as_ref(), truncate)).collect();
+    let rows: Vec<_> = samples.borrow().values().map(|(name, stats)| row(name, stats.as_ref(), truncate)).collect();
     let format = matches.str("format").filter(|format| !format.is_empty()).or_else(|| cli.config().string("statsFormat"));
     template::render(&Format { source: format, quiet: false }, &COLUMNS, rows)
 }

@@ -20,6 +20,12 @@ pub struct Template {
     defines: HashMap<SmolStr, ListNode>,
 }
 
+/// A part of a template that only puts fields of a row one after the other.
+pub enum Piece<'t> {
+    Text(&'t str),
+    Field(&'t str),
+}
+
 /// What a name that a map does not have is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
@@ -49,6 +55,11 @@ impl Template {
         Ok(Self { name, source: source.to_owned(), body, defines })
     }
 
+    /// The parts of a template that does nothing but put fields one after the other.
+    pub fn pieces(&self) -> Option<Vec<Piece<'_>>> {
+        self.body.nodes.iter().map(piece).collect()
+    }
+
     /// Runs it on `data`; `out` gets what was written before an error, too.
     ///
     /// # Errors
@@ -68,6 +79,20 @@ impl Template {
     fn run(&self, data: &Value, missing: Missing, titles: bool, out: &mut String) -> Result<(), String> {
         let variables = vec![(SmolStr::from("$"), data.clone())];
         Run { template: self, missing, titles, variables, at: At::Nowhere, depth: 0, out }.list(data, &self.body).map(drop)
+    }
+}
+
+fn piece(node: &Node) -> Option<Piece<'_>> {
+    match node {
+        Node::Text(text) => Some(Piece::Text(&text.text)),
+        Node::Action(action) if action.pipe.decl.is_empty() => match action.pipe.commands.as_slice() {
+            [CommandNode { args, .. }] => match args.as_slice() {
+                [Expr::Field(_, fields)] if fields.len() == 1 => Some(Piece::Field(&fields[0])),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 
 use super::table;
 use crate::failure::Failure;
-use exec::{Missing, Template};
+use exec::{Missing, Piece, Template};
 use types::Type;
 pub use value::Value;
 use value::{Map, Pointer};
@@ -53,9 +53,9 @@ impl Wanted {
     }
 }
 
-/// One row: fields by name.
+/// One row: fields by name, each once.
 #[derive(Clone, Default)]
-pub struct Row(BTreeMap<&'static str, Value>);
+pub struct Row(Vec<(&'static str, Value)>);
 
 impl Row {
     pub fn new() -> Self {
@@ -67,7 +67,7 @@ impl Row {
     }
 
     pub fn set_value(mut self, name: &'static str, value: Value) -> Self {
-        self.0.insert(name, value);
+        self.0.push((name, value));
         self
     }
 
@@ -79,6 +79,29 @@ impl Row {
     /// As [`Self::labels`], where they are wanted.
     pub fn labels_if(self, wanted: &Wanted, labels: &BTreeMap<String, String>) -> Self {
         if wanted.has("Labels") || wanted.has("Label") { self.labels(labels) } else { self }
+    }
+
+    /// Writes a template that only puts fields one after the other; `false`, and nothing, where a field is none of the row's or no text.
+    fn write(&self, pieces: &[Piece<'_>], out: &mut String) -> bool {
+        let start = out.len();
+        for piece in pieces {
+            let text: &str = match piece {
+                Piece::Text(text) => text,
+                Piece::Field(name) => match self.0.iter().find(|(known, _)| known == name) {
+                    Some((_, Value::Text(text))) => text,
+                    _ => {
+                        out.truncate(start);
+                        return false;
+                    }
+                },
+            };
+            out.push_str(text);
+        }
+        true
+    }
+
+    fn into_value(self, columns: &Columns) -> Value {
+        Value::Row(Rc::new(value::Row { type_name: columns.type_name, fields: self.0.into_iter().collect() }))
     }
 
     /// The `Label` and `Labels` fields.
@@ -97,11 +120,11 @@ pub struct Format<'a> {
     pub quiet: bool,
 }
 
-/// Renders rows in the chosen format.
+/// Renders rows in the chosen format, each when its turn comes.
 ///
 /// # Errors
 /// A template that cannot be parsed or names an unknown field.
-pub fn render(format: &Format<'_>, columns: &Columns, rows: Vec<Row>) -> Result<String, Failure> {
+pub fn render(format: &Format<'_>, columns: &Columns, rows: impl IntoIterator<Item = Row>) -> Result<String, Failure> {
     let (source, is_table) = resolve(format, columns);
     let refused = |why: String| Failure::message(format!("template parsing error: {why}"));
     let template = Template::parse("", &source).map_err(refused)?;
@@ -110,9 +133,12 @@ pub fn render(format: &Format<'_>, columns: &Columns, rows: Vec<Row>) -> Result<
         header(&template, columns, &mut out);
         out.push('\n');
     }
+    let pieces = template.pieces();
     for row in rows {
-        let row = Value::Row(Rc::new(value::Row { type_name: columns.type_name, fields: row.0 }));
-        template.execute(&row, Missing::NoValue, &mut out).map_err(refused)?;
+        // Tables are of this kind, and long.
+        if !pieces.as_ref().is_some_and(|pieces| row.write(pieces, &mut out)) {
+            template.execute(&row.into_value(columns), Missing::NoValue, &mut out).map_err(refused)?;
+        }
         out.push('\n');
     }
     Ok(if is_table { table::align(&out) } else { out })
@@ -124,8 +150,7 @@ pub fn render(format: &Format<'_>, columns: &Columns, rows: Vec<Row>) -> Result<
 /// A template that cannot be parsed or names an unknown field.
 pub fn try_on(source: &str, columns: &Columns, row: Row) -> Result<(), Failure> {
     let template = Template::parse("", source).map_err(|why| Failure::message(format!("failed to parse template: {why}")))?;
-    let row = Value::Row(Rc::new(value::Row { type_name: columns.type_name, fields: row.0 }));
-    let done = template.execute(&row, Missing::NoValue, &mut String::new());
+    let done = template.execute(&row.into_value(columns), Missing::NoValue, &mut String::new());
     done.map_err(|why| Failure::message(format!("failed to execute template: {why}")))
 }
 
@@ -296,6 +321,31 @@ mod tests {
         };
         let row = Row::new().set_if(&wanted(None, true), "ID", make).set_if(&wanted(None, true), "Name", make);
         assert_eq!((row.0.len(), made.get()), (1, 1));
+    }
+
+    #[test]
+    fn what_only_puts_fields_in_a_row_is_written_as_the_template_would() {
+        for (source, is_plain) in
+            [("{{.ID}}\t{{ .Name }}|", true), ("plain", true), ("{{.Labels}}{{.ID}}", true), ("{{.Foo}}", true)].into_iter().chain([
+                ("{{upper .Name}}", false),
+                ("{{.Label `a.b`}}", false),
+                ("{{.}}", false),
+                ("{{.Name | upper}}", false),
+                ("{{$x := .ID}}", false),
+            ])
+        {
+            let template = Template::parse("", source).expect(source);
+            let pieces = template.pieces();
+            assert_eq!(pieces.is_some(), is_plain, "{source}");
+            for row in rows() {
+                let (mut written, mut executed) = (String::new(), String::new());
+                let done = pieces.as_ref().is_some_and(|pieces| row.write(pieces, &mut written));
+                let ran = template.execute(&row.into_value(&COLUMNS), Missing::NoValue, &mut executed);
+                assert_eq!(done, is_plain && ran.is_ok(), "{source}: what the row lacks is the template's to tell");
+                assert!(!done || written == executed, "{source}: {written} {executed}");
+                assert!(done || written.is_empty(), "{source}: {written}");
+            }
+        }
     }
 
     #[test]
