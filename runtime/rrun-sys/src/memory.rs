@@ -27,11 +27,12 @@ pub fn release_code() -> Result<()> {
 }
 
 /// Has the allocator give memory back, for a daemon whose largest answers and walks are a thousand times what it keeps: a block of a
-/// mebibyte or more is the kernel's again when it is freed, and the threads share two arenas (mallopt(3); glibc would have eight for each
-/// core, each with what was once needed there, and raise the bound with the first large block). To be called before there are threads.
+/// mebibyte or more is the kernel's again when it is freed, and the threads share one arena (mallopt(3); glibc would have eight for each
+/// core, each with what was once needed there, and raise the bound with the first large block). Small blocks come from each thread's own
+/// cache; an arena that is not the first one grows by a system call for each page. To be called before there are threads.
 pub fn keep_little() {
     #[cfg(target_env = "gnu")]
-    for (setting, value) in [(libc::M_MMAP_THRESHOLD, 1 << 20), (libc::M_ARENA_MAX, 2)] {
+    for (setting, value) in [(libc::M_MMAP_THRESHOLD, 1 << 20), (libc::M_ARENA_MAX, 1)] {
         // SAFETY: takes two numbers and changes the allocator's settings under its own lock.
         unsafe { libc::mallopt(setting, value) };
     }
