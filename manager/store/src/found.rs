@@ -1,5 +1,5 @@
 //! What an open finds in the records of blobs and snapshots: read in one walk, and in part, for all who tidy up behind the last process.
-//! They used to walk the tables each for itself, four times in all.
+//! They used to walk the tables each for itself: blobs twice, snapshots three times.
 
 use std::collections::BTreeMap;
 

@@ -114,7 +114,7 @@ mod tests {
     use super::super::registry::{CONTAINERS, Registry};
     use super::*;
 
-    /// As versions until 0.1 with all of the configuration wrote it, or a part of it.
+    /// As earlier versions wrote it: what is as it is by default, too.
     fn written(id: &str) -> Value {
         json!({
             "id": id, "name": format!("name-{id}"), "created": "2026-01-01T00:00:00Z", "image_id": "sha256:1", "platform": "linux/amd64",
@@ -159,6 +159,8 @@ mod tests {
         let record = |id: &str| store.metadata().read(|tx| tx.get(CONTAINERS, id));
         assert_eq!(record("b").expect_err("its configuration cannot be read").kind(), ErrorKind::DataLoss);
         assert!(record("a").expect("whole").is_some());
+        let told = crate::fsck::unreadable(&store).expect("a check reads all of it");
+        assert_eq!(told.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]

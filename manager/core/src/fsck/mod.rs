@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use rcontainerd_store::fsck::{FsckOptions, FsckReport};
 use rcontainerd_store::{Store, records};
-use rcontainerd_types::{Finding, Reference, Result, Severity};
+use rcontainerd_types::{ErrorKind, Finding, Reference, Result, Severity};
 
 use crate::containers::Outline;
 use crate::containers::outline::OUTLINES;
+use crate::containers::registry::CONTAINERS;
 use crate::engine::{Engine, NAMESPACE, blocking, make_dir};
 use crate::images::{ImageService, ImagesConfig, PullImage};
 use crate::volumes::Volumes;
@@ -200,10 +201,19 @@ impl Fsck {
             let mut snapshots = store.containers_without_snapshot()?;
             snapshots.retain(|(namespace, id, _)| namespace != NAMESPACE || going.iter().all(|container| container.id != *id));
             let dirs = staying.into_iter().map(|container| (root.join("containers").join(&container.id), container.id));
-            Ok((dirs.filter(|(dir, _)| !dir.is_dir()).collect::<Vec<_>>(), snapshots))
+            Ok((dirs.filter(|(dir, _)| !dir.is_dir()).collect::<Vec<_>>(), snapshots, unreadable(&store)?))
         };
-        let (dirs, snapshots) = blocking(look).await?;
+        let (dirs, snapshots, unreadable) = blocking(look).await?;
         let mut findings = Vec::new();
+        for (id, why) in unreadable {
+            findings.push(Finding {
+                severity: Severity::Broken,
+                subject: format!("container {id}"),
+                observed: format!("its record is damaged: {why}"),
+                cost: "it can be listed and removed, but not started or inspected".into(),
+                remedy: "remove the container".into(),
+            });
+        }
         for (dir, id) in dirs {
             if self.keeper.is_gone(NAMESPACE, &id).await {
                 continue;
@@ -260,6 +270,20 @@ fn remove_half_made(places: &Places, store: &Store) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Containers whose record cannot be read as a whole, and why: a start reads only a part of each.
+pub(crate) fn unreadable(store: &Store) -> Result<Vec<(String, String)>> {
+    store.metadata().read(|tx| {
+        let mut found = Vec::new();
+        for id in tx.keys(CONTAINERS, "")? {
+            match tx.get(CONTAINERS, &id) {
+                Err(err) if err.kind() == ErrorKind::DataLoss => found.push((id, err.message().to_owned())),
+                read => drop(read?),
+            }
+        }
+        Ok(found)
+    })
 }
 
 /// Whether a container record of containerd's clients is there.
