@@ -273,7 +273,7 @@ mod tests {
         let answer = serde_json::json!({
             "Id": "1", "Names": ["/a"], "Image": "i", "ImageID": "sha256:2", "Command": "c", "Created": 3, "Ports": null,
             "Labels": {"k": "v"}, "State": "exited", "Status": "Exited", "HostConfig": {"NetworkMode": "n"}, "SizeRw": 4,
-            "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.1"}, "m": null}},
+            "NetworkSettings": {"Networks": {"n": {"IPAddress": "10.0.0.1"}, "m": {}}},
             "Mounts": [{"Type": "volume", "Name": "x", "Source": "", "Destination": "/", "Driver": "local", "Mode": "", "RW": true}]
         });
         let listed: Listed = serde_json::from_value(answer.clone()).expect("an answer");
