@@ -125,7 +125,8 @@ impl Server {
     fn may_end(&self) -> bool {
         self.stopping.is_some_and(|since| {
             let flushed = self.connections.values().all(|connection| !connection.wants_write());
-            let told = flushed && self.publisher.is_idle() && self.relays.is_empty();
+            // A signal's sender may still wait for the runtime that sent it.
+            let told = flushed && self.publisher.is_idle() && self.relays.is_empty() && self.jobs.is_empty();
             // Attached clients have their own limit of patience.
             self.sinks.values().all(Sink::is_done) && (told || since.elapsed() >= FAREWELL)
         })

@@ -227,6 +227,41 @@ async fn a_state_that_is_just_changing_is_told_when_it_has_changed() {
     task.delete(None).await.expect("delete");
 }
 
+/// The container ends by the signal and is deleted while the runtime that sent it has not ended yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_that_ended_the_container_is_answered_before_the_shim_ends() {
+    let host = Host::new().await;
+    let [gate, runtime] = ["gate", "slow-runtime"].map(|name| host.dir.path().join(name));
+    assert!(std::process::Command::new("mkfifo").arg(&gate).status().expect("mkfifo").success());
+    let (real, wait) = (support::runtime(), format!("case \" $* \" in *' kill '*) cat {} ;; esac", gate.display()));
+    support::executable(&runtime, &format!("#!/bin/sh\n{} \"$@\" || exit\n{wait}\n", real.display()));
+    host.bundle("a", &["sleep", "100"], false).await;
+    let mut request = host.request("a", host.log_stdio("a"), false);
+    request.runtime.binary = Some(runtime);
+    let task = host.tasks.create(request).await.expect("create");
+    task.start(None).await.expect("start");
+    let record = std::fs::read_to_string(host.tasks.bundle_path(&host.key("a")).join("manager.json")).expect("the shim's record");
+    let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+    let socket = std::path::PathBuf::from(record["socket"].as_str().expect("a socket"));
+    let kill = tokio::spawn({
+        let task = task.clone();
+        async move { task.kill(None, 9, false).await }
+    });
+    support::wait(&task, None).await;
+    let delete = tokio::spawn({
+        let task = task.clone();
+        async move { task.delete(None).await }
+    });
+    // It goes when the shim is told to end.
+    while socket.exists() {
+        assert!(!delete.is_finished(), "the shim has ended without its socket");
+        tokio::task::yield_now().await;
+    }
+    tokio::task::spawn_blocking(move || std::fs::write(gate, "")).await.expect("join").expect("open the gate");
+    kill.await.expect("join").expect("it was sent");
+    delete.await.expect("join").expect("delete");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn output_to_a_file_is_appended() {
     let host = Host::new().await;

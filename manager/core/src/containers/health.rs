@@ -286,9 +286,7 @@ mod tests {
 
     #[test]
     fn actions_are_named_or_refused() {
-        let of = |value: &str, auto_remove| {
-            OnFailure::of(&[(ON_FAILURE.to_owned(), value.to_owned())].into(), auto_remove)
-        };
+        let of = |value: &str, auto_remove| OnFailure::of(&[(ON_FAILURE.to_owned(), value.to_owned())].into(), auto_remove);
         assert_eq!(OnFailure::of(&BTreeMap::new(), false).expect("nothing"), OnFailure::None);
         for (value, action) in [("kill", OnFailure::Kill), ("restart", OnFailure::Restart), ("stop", OnFailure::Stop)] {
             assert_eq!(of(value, false).expect(value), action);
