@@ -9,6 +9,7 @@
 //! One thread, no async runtime, nothing that needs dynamic loading.
 
 pub mod caps;
+pub mod criu;
 mod error;
 pub mod hooks;
 mod host_root;

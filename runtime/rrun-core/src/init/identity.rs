@@ -53,7 +53,7 @@ fn set_groups(identity: &Identity) -> Result<()> {
 pub fn own_stdio(uid: u32) -> Result<()> {
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         let Ok(stat) = rrun_sys::fs::fstat(fd) else { continue };
-        if stat.st_uid == uid || crate::init::devices::is_null_device(&stat) {
+        if stat.st_uid == uid || crate::init::is_null_device(&stat) {
             continue;
         }
         match rrun_sys::fs::fchown(fd, uid, u32::MAX) {

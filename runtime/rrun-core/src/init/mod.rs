@@ -9,7 +9,9 @@ mod program;
 mod protect;
 mod rootpath;
 
+pub(crate) use devices::is_null_device;
 pub(crate) use mounts::set_attrs;
+pub(crate) use rootpath::{Kind, ensure};
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
@@ -350,7 +352,7 @@ fn scheduler(attr: &process::SchedAttr) -> Result<()> {
 
 /// The kernel remembers an affinity that was set for this runtime, and would keep to it in the container's cpuset (Linux 6.2).
 /// It cuts the full mask down to what there is.
-fn reset_affinity() -> Result<()> {
+pub(crate) fn reset_affinity() -> Result<()> {
     match process::set_affinity(0, &[u64::MAX; 128]) {
         // A filter around us may forbid it: then the container has the runtime's CPUs, as ever before.
         Err(e) if e.is(libc::EPERM) || e.is(libc::ENOSYS) => Ok(()),
@@ -373,7 +375,7 @@ pub(crate) fn join(join: &Join) -> Result<()> {
     process::join_namespace(&ns, join.kind).doing(|| format!("join {}", join.path.display()))
 }
 
-fn new_keyring(name: &str) -> Result<()> {
+pub(crate) fn new_keyring(name: &str) -> Result<()> {
     let name = CString::new(name).map_err(|_| Error::invalid("the container id holds a NUL byte"))?;
     match process::new_session_keyring(&name) {
         // A kernel without keyrings, or a filter around us that hides them: there is nothing to keep apart then.
