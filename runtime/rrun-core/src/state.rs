@@ -6,6 +6,7 @@
 //!   config.json         the configuration as it was at create, for exec
 //!   start.sock          where `start` says go; its presence means "created"
 //!   notify/notify.sock  where the container's program notifies, if the runtime has somebody to tell
+//!   criu/               where criu works during a restore
 //! ```
 
 use std::collections::BTreeMap;
@@ -218,6 +219,7 @@ impl Store {
 const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
 const SOCKET: &str = "start.sock";
+const WORK: &str = "criu";
 
 impl Entry {
     pub fn load(&self) -> Result<State> {
@@ -297,6 +299,7 @@ impl Entry {
             done => return Ok(done?),
         }
         // What only some containers have, or a runtime that was killed has left.
+        self.remove_work()?;
         let socket = format!("{}/{}", crate::notify::DIRECTORY, crate::notify::SOCKET);
         self.remove_files(&[SOCKET, "state.json.new", "config.json.new", &socket])?;
         match fs::unlinkat(&self.dir, Path::new(crate::notify::DIRECTORY), AtFlags::REMOVEDIR) {
@@ -304,6 +307,20 @@ impl Entry {
             done => done?,
         }
         Ok(remove_directory()?)
+    }
+
+    /// A directory for criu to work in.
+    pub fn make_work(&self) -> Result<PathBuf> {
+        fs::mkdirat(&self.dir, Path::new(WORK), 0o700)?;
+        Ok(self.path.join(WORK))
+    }
+
+    pub fn remove_work(&self) -> Result<()> {
+        let path = self.path.join(WORK);
+        match std::fs::remove_dir_all(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path, &e)),
+            _ => Ok(()),
+        }
     }
 
     fn remove_files(&self, names: &[&str]) -> Result<()> {

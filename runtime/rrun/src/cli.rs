@@ -18,31 +18,19 @@ pub enum Command {
     Start(String),
     Run(String, Create, Run),
     State(String),
-    Kill {
-        id: String,
-        signal: Option<String>,
-        options: Kill,
-    },
+    Kill { id: String, signal: Option<String>, options: Kill },
     Delete(String, Delete),
-    Exec {
-        id: String,
-        program: Vec<String>,
-        options: Exec,
-    },
+    Exec { id: String, program: Vec<String>, options: Exec },
     List(List),
-    Ps {
-        id: String,
-        ps_options: Vec<String>,
-        options: Ps,
-    },
+    Ps { id: String, ps_options: Vec<String>, options: Ps },
     Pause(String),
     Resume(String),
     Update(String, Box<Update>),
     Events(String, Events),
     Spec(Spec),
     Features,
-    /// Checkpoint and restore.
-    Unsupported,
+    Checkpoint(String, Box<Checkpoint>),
+    Restore(String, Box<Restore>),
 }
 
 /// A command, as help shows it.
@@ -71,8 +59,6 @@ const fn of_container(options: &'static [&'static [Opt]], rest: Rest) -> Grammar
 
 const ID: &str = "<container-id>";
 const ID_ALONE: Grammar = of_container(&[], Rest::None);
-/// What is refused is refused whatever its options are.
-const ANYTHING: Grammar = Grammar { options: &[], operands: 0, rest: Rest::Program };
 
 pub const COMMANDS: &[Info] = &[
     info("create", "create a container", ID, of_container(&[Create::OPTIONS], Rest::None)),
@@ -115,8 +101,8 @@ pub const COMMANDS: &[Info] = &[
     ),
     info("spec", "create a new specification file", "", plain(&[Spec::OPTIONS])),
     info("features", "show the enabled features", "", plain(&[])),
-    info("checkpoint", "checkpoint a running container (not supported by this version)", ID, ANYTHING),
-    info("restore", "restore a container from a previous checkpoint (not supported by this version)", ID, ANYTHING),
+    info("checkpoint", "checkpoint a running container, by criu", ID, of_container(&[Checkpoint::OPTIONS], Rest::None)),
+    info("restore", "restore a container from a previous checkpoint, by criu", ID, of_container(&[Restore::OPTIONS], Rest::None)),
 ];
 
 /// A line that asks for no command that could be run, and the command that it names, if any.
@@ -140,9 +126,6 @@ impl Cli {
 
 impl Command {
     fn take(name: &str, mut words: Words) -> Result<Command, Odd> {
-        if name == "checkpoint" || name == "restore" {
-            return Ok(Command::Unsupported);
-        }
         let id = words.operand()?.unwrap_or_default();
         Ok(match name {
             "create" => Command::Create(id, Create::take(&words)?),
@@ -159,6 +142,8 @@ impl Command {
             "update" => Command::Update(id, Box::new(Update::take(&words)?)),
             "events" => Command::Events(id, Events::take(&words)?),
             "spec" => Command::Spec(Spec::take(&words)?),
+            "checkpoint" => Command::Checkpoint(id, Box::new(Checkpoint::take(&words)?)),
+            "restore" => Command::Restore(id, Box::new(Restore::take(&words)?)),
             "features" => Command::Features,
             other => return Err(Odd::Unknown(other.to_string())),
         })
@@ -187,8 +172,8 @@ options! {
         systemd_cgroup: bool = "systemd-cgroup",
         /// who makes cgroups: cgroupfs (default), systemd or disabled
         cgroup_manager: CgroupManager = "cgroup-manager",
-        /// ignored
-        criu: Option<PathBuf> = "criu" #hidden,
+        /// criu, for checkpoint and restore: its path, or its name in PATH (default: $RRUN_CRIU, else neither is done)
+        criu: Option<PathBuf> = "criu",
         /// ignore cgroup permission errors ('true', 'false', or 'auto') (default: "auto")
         rootless: Rootless = "rootless",
     }
@@ -296,6 +281,98 @@ options! {
         no_subreaper: bool = "no-subreaper",
         /// do not delete the container after it exits
         keep: bool = "keep",
+    }
+}
+
+options! {
+    pub struct Checkpoint {
+        /// path for saving criu image files (default: "./checkpoint")
+        image_path: Option<PathBuf> = "image-path",
+        /// path for saving work files and logs
+        work_path: Option<PathBuf> = "work-path",
+        /// path for previous criu image files in pre-dump, relative to --image-path
+        parent_path: Option<PathBuf> = "parent-path",
+        /// leave the process running after checkpointing
+        leave_running: bool = "leave-running",
+        /// allow open tcp connections
+        tcp_established: bool = "tcp-established",
+        /// skip in-flight tcp connections
+        tcp_skip_in_flight: bool = "tcp-skip-in-flight",
+        /// allow one to link unlinked files back when possible
+        link_remap: bool = "link-remap",
+        /// allow external unix sockets
+        ext_unix_sk: bool = "ext-unix-sk",
+        /// allow shell jobs
+        shell_job: bool = "shell-job",
+        /// use userfaultfd to lazily restore memory pages
+        lazy_pages: bool = "lazy-pages",
+        /// a zero byte is written to this FD once lazy-pages is ready
+        status_fd: Option<i64> = "status-fd",
+        /// ADDRESS:PORT of the page server
+        page_server: Option<String> = "page-server",
+        /// handle file locks, for safety
+        file_locks: bool = "file-locks",
+        /// dump container's memory information only, leave the container running after this
+        pre_dump: bool = "pre-dump",
+        /// what criu writes down of cgroups: ignore, soft, full or strict (default: "ignore")
+        manage_cgroups_mode: CgroupsMode = "manage-cgroups-mode",
+        /// create a namespace, but don't restore its properties: network, of which they never are
+        empty_ns: Vec<String> = "empty-ns",
+        /// enable auto deduplication of memory images
+        auto_dedup: bool = "auto-dedup",
+    }
+}
+
+options! {
+    pub struct Restore {
+        /// path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal
+        console_socket: Option<PathBuf> = "console-socket",
+        /// path to criu image files for restoring (default: "./checkpoint")
+        image_path: Option<PathBuf> = "image-path",
+        /// path for saving work files and logs
+        work_path: Option<PathBuf> = "work-path",
+        /// allow open tcp connections
+        tcp_established: bool = "tcp-established",
+        /// allow external unix sockets
+        ext_unix_sk: bool = "ext-unix-sk",
+        /// allow shell jobs
+        shell_job: bool = "shell-job",
+        /// handle file locks, for safety
+        file_locks: bool = "file-locks",
+        /// who makes cgroups: always "ignore", which is this runtime by config.json
+        manage_cgroups_mode: CgroupsMode = "manage-cgroups-mode",
+        /// path to the root of the bundle directory, defaults to the current directory
+        bundle: Option<PathBuf> = "bundle" 'b',
+        /// detach from the container's process
+        detach: bool = "detach" 'd',
+        /// specify the file to write the process id to
+        pid_file: Option<PathBuf> = "pid-file",
+        /// disable the use of the subreaper used to reap reparented processes
+        no_subreaper: bool = "no-subreaper",
+        /// refused: criu always uses pivot root
+        no_pivot: bool = "no-pivot",
+        /// create a namespace, but don't restore its properties: network, of which they never are
+        empty_ns: Vec<String> = "empty-ns",
+        /// enable auto deduplication of memory images
+        auto_dedup: bool = "auto-dedup",
+        /// use userfaultfd to lazily restore memory pages
+        lazy_pages: bool = "lazy-pages",
+        /// specify an LSM profile to be used during restore in the form of TYPE:NAME
+        lsm_profile: Option<String> = "lsm-profile",
+        /// specify an LSM mount context to be used during restore
+        lsm_mount_context: Option<String> = "lsm-mount-context",
+    }
+}
+
+/// What criu does about cgroups; the first is the default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CgroupsMode(pub rrun_core::criu::CgroupMode);
+
+impl Value for CgroupsMode {
+    fn take(words: &Words, long: &'static str) -> Result<Self, Odd> {
+        use rrun_core::criu::CgroupMode::{Full, Ignore, Soft, Strict};
+        let modes = [("ignore", Ignore), ("", Ignore), ("soft", Soft), ("full", Full), ("strict", Strict)];
+        one_of(words, long, &modes).map(CgroupsMode)
     }
 }
 

@@ -116,20 +116,20 @@ pub fn create(store: &Store, request: &CreateRequest) -> Result<Created> {
     }
 }
 
-struct Decided<'a> {
-    text: &'a [u8],
-    spec: &'a Spec,
-    plan: &'a Plan,
-    rdt: Option<Group>,
-    filter: (Option<crate::seccomp::Program>, Option<crate::seccomp::Profile>),
+pub(super) struct Decided<'a> {
+    pub text: &'a [u8],
+    pub spec: &'a Spec,
+    pub plan: &'a Plan,
+    pub rdt: Option<Group>,
+    pub filter: (Option<crate::seccomp::Program>, Option<crate::seccomp::Profile>),
     /// The caller's.
-    umask: u32,
+    pub umask: u32,
 }
 
 /// As much of it as `exec` reads again.
 const LARGEST_CONFIG: usize = 16 << 20;
 
-fn read_config(request: &CreateRequest) -> Result<(Vec<u8>, Spec)> {
+pub(super) fn read_config(request: &CreateRequest) -> Result<(Vec<u8>, Spec)> {
     let path = request.config.clone().unwrap_or_else(|| request.options.bundle.join("config.json"));
     let text = fs::read_file(&path, LARGEST_CONFIG).map_err(|e| match e.errno() {
         libc::ENOENT => Error::invalid(format!("JSON specification file {} not found", path.display())),
@@ -151,7 +151,7 @@ fn read_config(request: &CreateRequest) -> Result<(Vec<u8>, Spec)> {
     Ok((text, spec))
 }
 
-fn check_terminal(spec: &Spec, request: &CreateRequest) -> Result<()> {
+pub(super) fn check_terminal(spec: &Spec, request: &CreateRequest) -> Result<()> {
     let terminal = spec.process.as_ref().is_some_and(|p| p.terminal);
     match (terminal, &request.console_socket) {
         (true, None) if !request.keep_terminal => {
@@ -162,7 +162,7 @@ fn check_terminal(spec: &Spec, request: &CreateRequest) -> Result<()> {
     }
 }
 
-fn host_facts(spec: &Spec, request: &CreateRequest) -> Result<(Place, HostFacts)> {
+pub(super) fn host_facts(spec: &Spec, request: &CreateRequest) -> Result<(Place, HostFacts)> {
     namespaces_exist(spec)?;
     let place = Place::find(spec, request)?;
     let cgroups = CgroupView { location: place.view.clone(), ours: place.location.is_some() && !request.rootless_cgroups };
@@ -285,7 +285,7 @@ fn offer_notify(entry: &Entry, request: &CreateRequest) -> Result<Option<Relay>>
     if request.start_by_caller { Relay::listen(entry, host.clone()) } else { Ok(None) }
 }
 
-fn join_rdt(decided: &Decided<'_>, pid: i32, undo: &mut Undo<'_>) -> Result<()> {
+pub(super) fn join_rdt(decided: &Decided<'_>, pid: i32, undo: &mut Undo<'_>) -> Result<()> {
     let (Some(group), Some(wanted)) = (&decided.rdt, &decided.plan.rdt) else { return Ok(()) };
     let to_remove = group.clone();
     undo.push(move || to_remove.remove());
@@ -295,7 +295,7 @@ fn join_rdt(decided: &Decided<'_>, pid: i32, undo: &mut Undo<'_>) -> Result<()> 
 }
 
 /// Into the namespace that config.json names, or the one that the new process is in.
-fn give_devices(decided: &Decided<'_>, pid: i32, undo: &mut Undo<'_>) -> Result<()> {
+pub(super) fn give_devices(decided: &Decided<'_>, pid: i32, undo: &mut Undo<'_>) -> Result<()> {
     if decided.plan.net_devices.is_empty() {
         return Ok(());
     }
@@ -324,7 +324,7 @@ fn receive_master(ours: &OwnedFd) -> Result<OwnedFd> {
     socket::receive_fd(ours.as_fd())?.1.ok_or_else(|| Error::state("the container sent no terminal"))
 }
 
-fn new_state(
+pub(super) fn new_state(
     decided: &Decided<'_>,
     request: &CreateRequest,
     init: ProcessId,
@@ -352,7 +352,7 @@ fn new_state(
 }
 
 /// poststop hooks run after a failed create, too; what they fail with is told, not followed.
-fn run_poststop(state: &State) {
+pub(super) fn run_poststop(state: &State) {
     let told = super::delete::hook_state(state).with("stopped", 0);
     if let Err(e) = hooks::run_all("poststop", &state.hooks.poststop, &told, Some(&state.bundle)) {
         log::warn(&e.to_string());

@@ -1,19 +1,23 @@
 //! What can be done with a container: one function per operation, each takes the container's lock where two of them could meet.
 
 mod cgroup;
+mod checkpoint;
 mod create;
 mod delete;
 mod exec;
 mod known;
+mod restore;
 mod settings;
 mod start;
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+pub use checkpoint::{CheckpointRequest, CriuOptions, checkpoint};
 pub use create::{CgroupManagement, CreateRequest, Created, create};
 pub use delete::{delete, kill};
 pub use exec::{ExecRequest, Executed, configuration, exec};
+pub use restore::{RestoreRequest, Restored, restore};
 pub use start::{Started, start};
 
 use rrun_sys::fs::{self, OFlags};

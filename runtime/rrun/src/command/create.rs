@@ -9,7 +9,7 @@ use crate::cli::{CgroupManager, Create, Global, Run};
 use crate::follow::{self, Followed};
 use crate::rights::Rights;
 
-fn request(global: &Global, id: &str, args: &Create) -> Result<CreateRequest> {
+pub(super) fn request(global: &Global, id: &str, args: &Create) -> Result<CreateRequest> {
     let bundle = match &args.bundle {
         Some(bundle) => bundle.canonicalize().with_context(|| format!("bundle {}", bundle.display()))?,
         None => std::env::current_dir()?,
@@ -138,7 +138,7 @@ fn refused(e: rrun_core::Error) -> Result<i32> {
 }
 
 /// What somebody else has deleted meanwhile is as good as deleted here.
-fn delete_after(store: &Store, id: &str) -> Result<()> {
+pub(super) fn delete_after(store: &Store, id: &str) -> Result<()> {
     let entry = match store.entry(id, true) {
         Err(rrun_core::Error::NoSuchContainer) => return Ok(()),
         entry => entry?,

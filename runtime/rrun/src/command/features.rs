@@ -15,8 +15,8 @@ const SECCOMP_FLAGS: [(&str, u64); 4] = [
     ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 1 << 5),
 ];
 
-/// `rrun features` (runtime-spec, features.md): what is true of this build, nothing else.
-pub fn features() -> Result<i32> {
+/// `rrun features` (runtime-spec, features.md): what is true of this build, nothing else; checkpoints take a criu that is configured.
+pub fn features(checkpoints: bool) -> Result<i32> {
     let document = json!({
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
@@ -47,7 +47,11 @@ pub fn features() -> Result<i32> {
         },
         // Of config.json's annotations those that change what the runtime does (features.md, Unsafe annotations in config.json).
         "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
-        "annotations": {"io.rcontainerd.rrun.version": env!("CARGO_PKG_VERSION")},
+        "annotations": {
+            "io.rcontainerd.rrun.version": env!("CARGO_PKG_VERSION"),
+            // runc's name for it, which callers ask for.
+            "org.opencontainers.runc.checkpoint.enabled": checkpoints.to_string(),
+        },
     });
     super::print(&serde_json::to_string_pretty(&document)?)?;
     Ok(0)

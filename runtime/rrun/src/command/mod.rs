@@ -1,10 +1,12 @@
 //! One file per group of commands; each translates options, calls the library, prints.
 
+mod checkpoint;
 mod create;
 mod events;
 mod exec;
 mod features;
 mod inspect;
+mod restore;
 mod spec;
 mod update;
 
@@ -17,9 +19,6 @@ use crate::cli::{Cli, Command, Global};
 /// Runs the command; the result is the exit code.
 pub fn run(cli: Cli) -> Result<i32> {
     let global = &cli.global;
-    if global.criu.is_some() {
-        rrun_core::log::warn("--criu is ignored");
-    }
     let store = Store::new(&std::path::absolute(global.state_root())?);
     match cli.command {
         Command::Create(id, args) => {
@@ -43,9 +42,10 @@ pub fn run(cli: Cli) -> Result<i32> {
         Command::Update(id, options) => update::update(&store, global, &id, &options),
         Command::Events(id, options) => events::events(&store, &id, &options),
         Command::Spec(options) => spec::spec(&options),
-        Command::Features => features::features(),
-        Command::Unsupported => {
-            anyhow::bail!("checkpoint and restore are not supported by this version of rrun: stop the container and start it again")
+        Command::Features => features::features(checkpoint::configured(global).is_some()),
+        Command::Checkpoint(id, options) => checkpoint::checkpoint(&store, global, &id, &options).with_context(|| failed("checkpoint")),
+        Command::Restore(id, options) => {
+            keep_root(global).and_then(|()| restore::restore(&store, global, &id, &options)).with_context(|| failed("restore"))
         }
     }
 }
