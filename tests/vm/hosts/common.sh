@@ -17,6 +17,8 @@ check() {
 # Fails with what was seen, unless $2 contains $1.
 expect() { case "$2" in *"$1"*) ;; *) echo "expected: $1; seen: $2"; return 1 ;; esac; }
 
+is() { [ "$1" = "$2" ] || { echo "expected: $1; seen: $2"; return 1; }; }
+
 # Fails if the command succeeds (`!` would not end a check).
 none() { if "$@"; then echo "unexpected: $*"; return 1; fi; }
 
@@ -69,4 +71,18 @@ an_image_of_many_layers_runs() {
     done
     expect 8 "$(rdocker run --rm layers sh -c 'ls -d /layer* | wc -l')"
     rdocker rmi layers
+}
+
+# bundle DIR COMMAND JQ-FILTER [spec's options]: a bundle of busybox.
+bundle() {
+    dir=$1 command=$2 filter=$3
+    shift 3
+    rm -rf "$dir"
+    mkdir -p "$dir"/rootfs/bin "$dir"/rootfs/proc "$dir"/rootfs/sys "$dir"/rootfs/dev
+    cp /bin/busybox "$dir"/rootfs/bin/
+    for applet in sh cat sleep mkdir mknod head id ls ip grep flock seq touch true mv; do ln -s busybox "$dir"/rootfs/bin/$applet; done
+    rrun spec --bundle "$dir" "$@"
+    jq --arg command "$command" ".process.terminal = false | .process.args = [\"sh\", \"-c\", \$command] | .root.readonly = false | $filter" \
+        "$dir"/config.json >"$dir"/new
+    mv "$dir"/new "$dir"/config.json
 }

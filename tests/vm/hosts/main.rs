@@ -1,8 +1,8 @@
 //! Whole hosts in emulated machines: Debian 12 with systemd, and the same on Debian 11's 5.10 kernel, as a stranger has them; and
-//! one for `rrun`'s systemd driver, as root and as a user.
+//! one for `rrun`'s systemd driver, as root and as a user, one for its checkpoints by criu.
 //!
 //! ```text
-//! cargo test -p rcontainerd-tests --test hosts [-- debian-12|kernel-5.10|systemd-cgroup]
+//! cargo test -p rcontainerd-tests --test hosts [-- debian-12|kernel-5.10|systemd-cgroup|criu]
 //! mmdebstrap → target/vm/hosts/NAME.tar (once) → NAME.ext4, kernel, initramfs
 //! programs of ./run --build-only + guest scripts + an image → payload.ext4
 //!        └→ qemu-system-x86_64 -accel tcg → systemd → hosts-test.service → NAME.sh → serial console → here
@@ -34,6 +34,12 @@ const HOSTS: &[Host] = &[
         kernel: "bookworm",
         packages: &["dbus", "dbus-user-session", "libpam-systemd", "busybox-static", "jq", "uidmap"],
         script: include_str!("systemd-cgroup.sh"),
+    },
+    Host {
+        name: "criu",
+        kernel: "bookworm",
+        packages: &["dbus", "busybox-static", "jq", "criu", "iptables"],
+        script: include_str!("criu.sh"),
     },
 ];
 

@@ -4,22 +4,7 @@ unit=pre-one.scope
 cgroup=/sys/fs/cgroup/rrun.slice/rrun-test.slice/$unit
 users_cgroup=/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/user.slice/rrun-mine.scope
 
-# bundle DIR COMMAND JQ-FILTER [spec's options]: a bundle of busybox.
-bundle() {
-    dir=$1 command=$2 filter=$3
-    shift 3
-    rm -rf "$dir"
-    mkdir -p "$dir"/rootfs/bin "$dir"/rootfs/proc "$dir"/rootfs/sys "$dir"/rootfs/dev
-    cp /bin/busybox "$dir"/rootfs/bin/
-    for applet in sh cat sleep mkdir mknod head id ls; do ln -s busybox "$dir"/rootfs/bin/$applet; done
-    rrun spec --bundle "$dir" "$@"
-    jq --arg command "$command" ".process.terminal = false | .process.args = [\"sh\", \"-c\", \$command] | .root.readonly = false | $filter" \
-        "$dir"/config.json >"$dir"/new
-    mv "$dir"/new "$dir"/config.json
-}
-
 shown() { systemctl show -P "$2" "$1"; }
-is() { [ "$1" = "$2" ] || { echo "expected: $1; seen: $2"; return 1; }; }
 gone() { status=0; systemctl status "$1" >/dev/null 2>&1 || status=$?; is 4 $status; }
 made() { rrun --systemd-cgroup create --bundle /tmp/b "$1" >/dev/null 2>&1 </dev/null; }
 

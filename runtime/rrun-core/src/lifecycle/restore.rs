@@ -70,10 +70,10 @@ pub fn restore(store: &Store, request: &RestoreRequest) -> Result<Restored> {
     let later = [crate::plan::rootfs_path(&spec, &options.bundle), store.root().join(&options.id)];
     super::known::judge(&spec, &plan, &host, &later.each_ref().map(PathBuf::as_path))?;
     let rdt = plan.rdt.as_ref().map(|wanted| Group::find(wanted, &options.id)).transpose()?;
+    let images = Images::open(&request.common.images)?;
     let profiled = request.lsm_profile.is_some() || request.lsm_mount_context.is_some();
     request.criu.version(if profiled { CRIU_WITH_PROFILES } else { OLDEST_CRIU })?;
     request.criu.need(Features { lazy_pages: request.common.lazy_pages, ..Features::default() })?;
-    let images = Images::open(&request.common.images)?;
     let umask = process::set_umask(0);
     let entry = store.reserve(&options.id)?;
     let mut undo = Undo::default();
