@@ -2,7 +2,7 @@
 # A criu that restores from a checkpoint with a mount too many: it speaks as much of criu's protocol as rrun asks for, and has another
 # rrun make the container that the image describes, up to its start. RRUN: that program; BUNDLE: what is restored; IMAGE: whence.
 set -e
-# One message is one write: the escapes are collected first.
+# One message is one write: bash itself would end one at each newline.
 byte() { message+=$(printf '\\%03o' "$1"); }
 varint() {
     local rest=$1
@@ -11,7 +11,7 @@ varint() {
 }
 text() { byte ${#1}; message+=$1; }
 # shellcheck disable=SC2059
-send() { printf "$message" >&3; }
+send() { printf "$message" | dd bs=65536 iflag=fullblock >&3 2>/dev/null; }
 # The last byte that was received.
 receive() { dd bs=65536 count=1 <&3 2>/dev/null | od -An -v -tu1 | tr -s ' \n' ' ' | sed 's/ $//; s/.* //'; }
 # criu_resp: type NOTIFY, success, criu_notify {script, pid}
