@@ -80,7 +80,7 @@ bundle() {
     rm -rf "$dir"
     mkdir -p "$dir"/rootfs/bin "$dir"/rootfs/proc "$dir"/rootfs/sys "$dir"/rootfs/dev
     cp /bin/busybox "$dir"/rootfs/bin/
-    for applet in sh cat sleep mkdir mknod head id ls ip grep flock seq touch true mv; do ln -s busybox "$dir"/rootfs/bin/$applet; done
+    for applet in sh cat sleep mkdir mknod head id ls ip grep nc seq touch true mv; do ln -s busybox "$dir"/rootfs/bin/$applet; done
     rrun spec --bundle "$dir" "$@"
     jq --arg command "$command" ".process.terminal = false | .process.args = [\"sh\", \"-c\", \$command] | .root.readonly = false | $filter" \
         "$dir"/config.json >"$dir"/new

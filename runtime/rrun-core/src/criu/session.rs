@@ -20,7 +20,7 @@ use crate::{Context, Error, Result};
 const SOCKET: i32 = 3;
 pub const FIRST_EXTRA: i32 = 4;
 /// How long criu may take to end once nobody speaks to it any more.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program, found.
 #[derive(Debug, Clone)]
@@ -231,8 +231,9 @@ impl Session {
         if answer.errno > 0 {
             why.push_str(&format!(" ({})", rrun_sys::errno_text(answer.errno)));
         }
-        if !answer.message.is_empty() {
-            why.push_str(&format!(": {}", crate::one_line(&answer.message)));
+        // It stands in the log, too, with what came of it.
+        if !answer.message.is_empty() && log.is_none_or(|log| log.errors().is_empty()) {
+            why.push_str(&format!(": {}", crate::one_line(&answer.message.trim())));
         }
         Err(explained(Error::state(why), log))
     }
