@@ -129,8 +129,21 @@ fn a_dump_is_asked_for_with_what_config_json_says() {
     let pid = serde_json::from_slice::<Value>(&criu.host.rrun(&["state", &id]).stdout).unwrap()["pid"].as_i64().unwrap();
     criu.will(&Plan { notify: vec!["pre-dump".into(), "network-lock".into(), "post-dump".into()], ..Plan::default() });
     let output = criu.rrun(&[
-        "checkpoint", "--image-path", &criu.image(), "--tcp-established", "--file-locks", "--shell-job", "--ext-unix-sk", "--link-remap",
-        "--tcp-skip-in-flight", "--auto-dedup", "--empty-ns", "network", "--manage-cgroups-mode", "soft", &id,
+        "checkpoint",
+        "--image-path",
+        &criu.image(),
+        "--tcp-established",
+        "--file-locks",
+        "--shell-job",
+        "--ext-unix-sk",
+        "--link-remap",
+        "--tcp-skip-in-flight",
+        "--auto-dedup",
+        "--empty-ns",
+        "network",
+        "--manage-cgroups-mode",
+        "soft",
+        &id,
     ]);
     assert!(output.status.success(), "{}", text(&output));
     let heard = criu.heard();
@@ -139,7 +152,17 @@ fn a_dump_is_asked_for_with_what_config_json_says() {
     assert_eq!(o["pid"], json!(pid));
     assert_eq!(o["root"], json!(criu.host.dir.path().join("rootfs")));
     assert_eq!(o["freeze_cgroup"].as_str().map(|p| p.ends_with(&criu.host.prefix)), Some(true), "{o}");
-    for flag in ["tcp_established", "file_locks", "shell_job", "ext_unix_sk", "link_remap", "tcp_skip_in_flight", "auto_dedup", "notify_scripts", "orphan_pts_master"] {
+    for flag in [
+        "tcp_established",
+        "file_locks",
+        "shell_job",
+        "ext_unix_sk",
+        "link_remap",
+        "tcp_skip_in_flight",
+        "auto_dedup",
+        "notify_scripts",
+        "orphan_pts_master",
+    ] {
         assert_eq!(o[flag], json!(true), "{flag}");
     }
     for flag in ["leave_running", "lazy_pages", "track_mem", "rst_sibling", "evasive_devices"] {
@@ -151,7 +174,10 @@ fn a_dump_is_asked_for_with_what_config_json_says() {
     assert_eq!(heard.images, criu.image());
     // Its standard input was the test's /dev/null: a file that the container does not see.
     let descriptors: Vec<String> = serde_json::from_slice(&fs::read(Path::new(&criu.image()).join("descriptors.json")).unwrap()).unwrap();
-    assert!(descriptors[0].starts_with("file[") && o["external"].as_array().unwrap().contains(&json!(descriptors[0])), "{descriptors:?} {o}");
+    assert!(
+        descriptors[0].starts_with("file[") && o["external"].as_array().unwrap().contains(&json!(descriptors[0])),
+        "{descriptors:?} {o}"
+    );
     assert_eq!(criu.status(&id), "", "a container that is dumped is gone");
     criu.host.assert_clean();
 }
@@ -226,15 +252,24 @@ fn a_restored_container_is_one_like_any_other() {
     let data = criu.host.dir.path().join("data");
     fs::create_dir(&data).unwrap();
     criu.host.configure(&["sleep", "1000"], |c| {
-        c["mounts"].as_array_mut().unwrap().push(json!({"destination": "/data", "type": "bind", "source": data, "options": ["bind", "ro"]}));
+        c["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/data", "type": "bind", "source": data, "options": ["bind", "ro"]}));
         c["linux"]["resources"]["pids"] = json!({"limit": 77});
     });
     criu.some_image(&json!(["pipe:[5]", "pipe:[5]", "file[1:2]", "pipe:[9]", "socket:[1]"]));
     criu.will(&Plan::restore());
     let pid_file = criu.host.dir.path().join("pid").display().to_string();
-    let mut command = criu.command(&["restore", "--detach", "--tcp-established", "--image-path", &criu.image(), "--pid-file", &pid_file, &id]);
+    let mut command =
+        criu.command(&["restore", "--detach", "--tcp-established", "--image-path", &criu.image(), "--pid-file", &pid_file, &id]);
     let status = command.stdout(Stdio::null()).stderr(fs::File::create(criu.dir.join("said")).unwrap()).status().unwrap();
-    assert!(status.success(), "{}{}", fs::read_to_string(criu.dir.join("said")).unwrap(), fs::read_to_string(criu.dir.join("log")).unwrap());
+    assert!(
+        status.success(),
+        "{}{}",
+        fs::read_to_string(criu.dir.join("said")).unwrap(),
+        fs::read_to_string(criu.dir.join("log")).unwrap()
+    );
     let heard = criu.heard();
     let o = &heard.options;
     assert_eq!(heard.kind, "restore");
@@ -294,14 +329,24 @@ fn an_image_brings_nothing_that_config_json_does_not_ask_for() {
         *odd.pointer_mut(pointer).unwrap() = value;
         criu.will(&Plan { config: Some(odd), ..Plan::restore() });
         let said = criu.refused(&["restore", "--detach", "--image-path", &criu.image(), &id]);
-        assert!(said.contains("what the checkpoint holds is not what config.json asks for") || said.contains("namespace"), "{pointer}: {said}");
+        assert!(
+            said.contains("what the checkpoint holds is not what config.json asks for") || said.contains("namespace"),
+            "{pointer}: {said}"
+        );
         assert!(said.contains(words), "{pointer}: {said}");
         assert_eq!(criu.status(&id), "", "{pointer}");
         criu.host.assert_clean();
     }
     // And the honest one passes.
     criu.will(&Plan { config: Some(honest), ..Plan::restore() });
-    assert!(criu.command(&["restore", "--detach", "--image-path", &criu.image(), &id]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    assert!(
+        criu.command(&["restore", "--detach", "--image-path", &criu.image(), &id])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 /// Another root, with the same programs.

@@ -236,7 +236,10 @@ pub fn serve(dir: &Path) -> ! {
         }
         FEATURE_CHECK => {
             let can = |what| Some(plan.features.contains(what));
-            send(&mut socket, &Resp { features: Some(Features { mem_track: can("mem"), lazy_pages: can("lazy") }), ..answer(FEATURE_CHECK) });
+            send(
+                &mut socket,
+                &Resp { features: Some(Features { mem_track: can("mem"), lazy_pages: can("lazy") }), ..answer(FEATURE_CHECK) },
+            );
         }
         kind => work(dir, &plan, &mut socket, kind, &req.opts.expect("options")),
     }
@@ -321,7 +324,13 @@ fn restored(dir: &Path, plan: &Plan, opts: &Opts) -> i32 {
     fs::write(&config, bundle.to_string()).unwrap();
     let mut command = Command::new(std::env::var_os("FAKE_RRUN").unwrap());
     let root = dir.join("others");
-    command.arg("--root").arg(&root).args(["--cgroup-manager", "disabled", "run", "--detach", "--bundle"]).arg(dir).arg("--pid-file").arg(dir.join("pid"));
+    command
+        .arg("--root")
+        .arg(&root)
+        .args(["--cgroup-manager", "disabled", "run", "--detach", "--bundle"])
+        .arg(dir)
+        .arg("--pid-file")
+        .arg(dir.join("pid"));
     let null = || Stdio::null();
     let said = command.arg("restored").stdin(null()).stdout(null()).stderr(null()).status().unwrap();
     assert!(said.success(), "what is to be restored cannot be made");
