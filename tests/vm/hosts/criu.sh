@@ -147,7 +147,7 @@ pipes_and_the_exit_code_are_passed_on() {
     eventually grep line /tmp/heard1
     rrun checkpoint --image-path /tmp/image --work-path /tmp/work one
     expect pipe: "$(cat /tmp/image/descriptors.json)"
-    { rrun restore --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one </dev/null 2>&1; echo code $?; } | cat >/tmp/heard2 &
+    { rrun restore --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one </dev/null 2>&1 || echo code $?; } | cat >/tmp/heard2 &
     eventually grep line /tmp/heard2
     touch /tmp/data/stop
     wait $!
@@ -174,8 +174,8 @@ a_checkpoint_that_fails_leaves_it_running() {
 # refused WORDS FILTER: restoring is, with this change of config.json, and nothing is left.
 refused() {
     jq "$2" /tmp/b/before >/tmp/b/config.json
-    said=$(rrun restore -d --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one 2>&1 </dev/null | cat)
-    expect "$1" "$said"
+    none rrun restore -d --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one </dev/null >/tmp/said 2>&1
+    expect "$1" "$(cat /tmp/said)"
     leaves_nothing one
     none ls /tmp/data/count
 }
@@ -196,9 +196,10 @@ an_image_that_is_not_what_config_json_asks_for_is_refused() {
     refused "RLIMIT_NOFILE" '.process.rlimits = [{type: "RLIMIT_NOFILE", soft: 10, hard: 10}]'
     refused "oom_score_adj" '.process.oomScoreAdj = 500'
     refused "not followed" '.annotations["org.criu.config"] = "/tmp/x"'
-    mkdir /tmp/other
     refused "the mount on /data" '.mounts |= map(if .destination == "/data" then .options += ["ro"] else . end)'
     jq . /tmp/b/before >/tmp/b/config.json
+    # What was a file cannot be a pipe.
+    expect "2 was a file" "$(rrun restore -d --image-path /tmp/image --bundle /tmp/b one 2>&1 </dev/null | cat)"
     rrun_quietly restore -d --image-path /tmp/image --bundle /tmp/b one
     eventually counts_beyond "$last"
     rrun delete --force one

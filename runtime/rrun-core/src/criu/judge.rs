@@ -193,6 +193,12 @@ fn filters(linux: &Linux) -> bool {
     linux.seccomp.is_some()
 }
 
+/// Whether a descriptor of this process's is a pipe or a socket.
+pub fn is_stream(number: i32) -> bool {
+    let kind = open(&format!("/proc/self/fd/{number}")).and_then(|file| Ok(FileType::from_raw_mode(fs::fstat(&file)?.st_mode)));
+    kind.is_ok_and(|kind| matches!(kind, FileType::Fifo | FileType::Socket))
+}
+
 /// The files that a process has as 0, 1 and 2.
 pub fn stdio(pid: &str) -> Vec<(u64, u64)> {
     (0..3).filter_map(|n| identity(&format!("/proc/{pid}/fd/{n}")).ok()).collect()

@@ -115,15 +115,22 @@ impl Images {
     }
 
     /// What becomes this process's 0, 1 and 2 again: (key, number). Two that were the same are given once.
-    fn inherited(&self) -> Vec<(String, i32)> {
+    fn inherited(&self) -> Result<Vec<(String, i32)>> {
         let mut all: Vec<(String, i32)> = Vec::new();
         for (number, key) in (0..3).zip(&self.descriptors) {
-            let is_outside = key.starts_with("pipe:[") || key.starts_with("file[");
-            if is_outside && !all.iter().any(|(known, _)| known == key) {
-                all.push((key.clone(), number));
+            let was_file = key.starts_with("file[");
+            if !was_file && !key.starts_with("pipe:[") || all.iter().any(|(known, _)| known == key) {
+                continue;
             }
+            // criu opens it again and goes to its place in it.
+            if was_file && judge::is_stream(number) {
+                return Err(Error::invalid(format!(
+                    "the container's {number} was a file, and this one is none: redirect it to a file, or /dev/null"
+                )));
+            }
+            all.push((key.clone(), number));
         }
-        all
+        Ok(all)
     }
 }
 
@@ -225,7 +232,7 @@ impl Work<'_> {
             restore_as_sibling: true,
             root: rootfs.display().to_string(),
             external_mounts: self.mounts.external(&root).into_iter().map(|(place, source)| (shown(place), shown(source))).collect(),
-            inherited: if self.is_terminal() { Vec::new() } else { self.images.inherited() },
+            inherited: if self.is_terminal() { Vec::new() } else { self.images.inherited()? },
             lsm_profile: self.request.lsm_profile.clone(),
             lsm_mount_context: self.request.lsm_mount_context.clone(),
             ..common(&self.request.common, self.images.dir.as_raw_fd(), log)
