@@ -365,6 +365,10 @@ fn a_restore_that_fails_leaves_nothing() {
     assert!(criu.refused(&args).contains("--image-path: open"));
     criu.some_image(&json!({"no": "list"}));
     assert!(criu.refused(&args).contains("is this a checkpoint?"));
+    criu.will(&Plan::restore());
+    criu.some_image(&json!(["", "", "file[1:2]"]));
+    assert!(criu.refused(&args).contains("the container's 2 was a file, and this one is none"));
+    criu.host.assert_clean();
     criu.some_image(&json!(["", "", ""]));
     for (how, words) in [
         ("fail", "criu: restore failed (no such process): mnt: one; two (give --work-path for a directory that keeps criu's log)"),

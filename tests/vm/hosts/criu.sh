@@ -174,15 +174,16 @@ a_checkpoint_that_fails_leaves_it_running() {
 # refused WORDS FILTER: restoring is, with this change of config.json, and nothing is left.
 refused() {
     jq "$2" /tmp/b/before >/tmp/b/config.json
-    none rrun restore -d --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one </dev/null >/tmp/said 2>&1
-    expect "$1" "$(cat /tmp/said)"
+    rm -f /tmp/log
+    none rrun --log /tmp/log restore -d --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one </dev/null >/dev/null 2>&1
+    expect "$1" "$(cat /tmp/log)"
     leaves_nothing one
     none ls /tmp/data/count
 }
 
 an_image_that_is_not_what_config_json_asks_for_is_refused() {
     counter '.mounts += [{destination: "/scratch", type: "tmpfs", source: "tmpfs"}]'
-    rrun_quietly run -d --bundle /tmp/b one
+    rrun run -d --bundle /tmp/b one </dev/null >/dev/null 2>&1
     eventually counts_beyond 5
     dumped one
     mv /tmp/b/config.json /tmp/b/before
@@ -198,9 +199,7 @@ an_image_that_is_not_what_config_json_asks_for_is_refused() {
     refused "not followed" '.annotations["org.criu.config"] = "/tmp/x"'
     refused "the mount on /data" '.mounts |= map(if .destination == "/data" then .options += ["ro"] else . end)'
     jq . /tmp/b/before >/tmp/b/config.json
-    # What was a file cannot be a pipe.
-    expect "2 was a file" "$(rrun restore -d --image-path /tmp/image --bundle /tmp/b one 2>&1 </dev/null | cat)"
-    rrun_quietly restore -d --image-path /tmp/image --bundle /tmp/b one
+    rrun restore -d --image-path /tmp/image --bundle /tmp/b one </dev/null >/dev/null 2>&1
     eventually counts_beyond "$last"
     rrun delete --force one
 }
