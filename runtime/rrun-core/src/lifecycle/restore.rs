@@ -296,6 +296,9 @@ impl Work<'_> {
                 // criu takes back what it has done if this is refused; rights and descriptors are still its own here.
                 "post-restore" => {
                     progress.first = Some(first()?);
+                    if self.mounts.read_only_root {
+                        read_only_root(first()?)?;
+                    }
                     expected.place(first()?).doing(refused)
                 }
                 "pre-resume" => {
@@ -393,6 +396,21 @@ impl Work<'_> {
             }
         })
     }
+}
+
+/// criu needs a root that it can write to, and leaves it so.
+fn read_only_root(pid: i32) -> Result<()> {
+    let theirs = ProcFs::open(Part::Processes)?.namespace(pid, "mnt")?;
+    let ours = fs::openat(fs::CWD, Path::new("/proc/self/ns/mnt"), OFlags::RDONLY, 0)?;
+    let here = fs::openat(fs::CWD, Path::new("."), OFlags::PATH | OFlags::DIRECTORY, 0)?;
+    process::join_namespace(&theirs, libc::CLONE_NEWNS).doing(|| "enter the container's mount namespace".to_string())?;
+    let root = fs::openat(fs::CWD, Path::new("/"), OFlags::PATH | OFlags::DIRECTORY, 0);
+    let done = root.and_then(|root| {
+        mount::set_attr(&root, false, &mount::MountAttr { attr_set: crate::plan::ATTR_RDONLY, ..mount::MountAttr::default() })
+    });
+    process::join_namespace(&ours, libc::CLONE_NEWNS)?;
+    process::change_dir(&here)?;
+    done.doing(|| "make the container's root read-only".to_string())
 }
 
 /// Everything that was restored, criu with it where it is in the same cgroup: none of it has run.
