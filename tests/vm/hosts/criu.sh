@@ -46,6 +46,18 @@ without_configuration_both_are_refused() {
     is false "$(env -u RRUN_CRIU rrun features | jq -r '.annotations["org.opencontainers.runc.checkpoint.enabled"]')"
 }
 
+a_read_only_root_is_read_only_again() {
+    counter '.root.readonly = true'
+    rrun_quietly run -d --bundle /tmp/b one
+    eventually counts_beyond 5
+    dumped one
+    rrun_quietly restore -d --image-path /tmp/image --work-path /tmp/work --bundle /tmp/b one
+    eventually counts_beyond "$last"
+    expect "Read-only file system" "$(rrun exec one touch /file 2>&1 || true)"
+    rrun delete --force one
+    leaves_nothing one
+}
+
 a_counter_goes_on_where_it_was() {
     counter '.mounts += [{destination: "/link", type: "bind", source: "/tmp/data", options: ["bind", "ro"]},
         {destination: "/deep/below/it", type: "bind", source: "/etc/hostname", options: ["bind"]},
@@ -273,7 +285,7 @@ what_is_not_served_is_told() {
 }
 
 for name in without_configuration_both_are_refused a_counter_goes_on_where_it_was what_was_restored_is_a_container_like_any_other \
-    a_container_that_is_left_running_runs_and_can_be_restored_too memory_is_dumped_before_the_rest a_terminal_is_given_anew \
+    a_read_only_root_is_read_only_again a_container_that_is_left_running_runs_and_can_be_restored_too memory_is_dumped_before_the_rest a_terminal_is_given_anew \
     pipes_and_the_exit_code_are_passed_on a_checkpoint_that_fails_leaves_it_running \
     an_image_that_is_not_what_config_json_asks_for_is_refused limits_and_root_are_those_of_the_restore \
     a_network_namespace_of_others_stays_theirs a_seccomp_filter_comes_back systemds_scope_comes_back what_is_not_served_is_told; do
