@@ -166,12 +166,20 @@ impl Holder {
             Ok(held)
         })?;
         let Some(held) = held.filter(|_| !kept) else { return Ok(()) };
+        // Nothing is written any more, so that what was in the way of the others has room to go.
+        let snapshots = store.snapshots(&self.namespace);
+        let undone = snapshots.discard_again().is_err();
         store.gc_held(&self.namespace, &held)?;
         for digest in held.content.iter().filter(|_| self.purpose == Purpose::Pull) {
             match store.content(&self.namespace).abort(&fetch::ingest_key(digest)) {
                 Err(err) if !matches!(err.kind(), ErrorKind::NotFound | ErrorKind::Unavailable) => return Err(err),
                 _ => {}
             }
+        }
+        if undone {
+            // By the room that the others have left.
+            snapshots.discard_again()?;
+            store.gc_held(&self.namespace, &held)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use rcontainerd_types::{Error, Finding, Result};
+use rcontainerd_types::{Error, ErrorKind, Finding, Result};
 use serde::{Deserialize, Serialize};
 
 use super::native::Native;
@@ -100,6 +100,8 @@ pub struct Shared {
     /// Numbers of directories that have no record, or had to lose it: whether a transaction that failed (a full disk) was committed all
     /// the same is known when the database can be read again.
     leftover: Mutex<Vec<u64>>,
+    /// Full keys of snapshots that could not be discarded.
+    undiscarded: Mutex<Vec<String>>,
 }
 
 /// Keeps `fsck` from taking a directory for rubbish while it is made or removed.
@@ -181,6 +183,7 @@ impl Shared {
             last_dir: AtomicU64::new(0),
             busy: Mutex::default(),
             leftover: Mutex::default(),
+            undiscarded: Mutex::default(),
         };
         shared.drop_stale(found)?;
         shared.last_dir = AtomicU64::new(shared.sweep(found)?);
@@ -250,6 +253,10 @@ impl Shared {
 
     pub fn is_busy(&self, number: u64) -> bool {
         self.busy().contains(&number)
+    }
+
+    fn undiscarded(&self) -> MutexGuard<'_, Vec<String>> {
+        self.undiscarded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leftover(&self) -> MutexGuard<'_, Vec<u64>> {
@@ -524,6 +531,29 @@ impl Snapshotter for Handle {
         let removal = self.shared.metadata.write_freeing(durability, |tx| self.remove_in(tx, key))?;
         removal.finish();
         Ok(())
+    }
+
+    fn discard(&self, key: &str) {
+        if let Err(err) = self.remove(key) {
+            tracing::warn!(%err, key, "a snapshot that was not finished stays for now");
+            self.shared.undiscarded().push(self.full(key));
+        }
+    }
+
+    fn discard_again(&self) -> Result<()> {
+        let (own, others) = std::mem::take(&mut *self.shared.undiscarded()).into_iter().partition(|full| full.starts_with(&self.prefix));
+        self.shared.undiscarded().extend::<Vec<String>>(others);
+        let mut outcome = Ok(());
+        for full in own {
+            match self.remove(&full[self.prefix.len()..]) {
+                Err(err) if err.kind() != ErrorKind::NotFound => {
+                    self.shared.undiscarded().push(full);
+                    outcome = Err(err);
+                }
+                _ => {}
+            }
+        }
+        outcome
     }
 
     fn remove_in(&self, tx: &WriteTx<'_>, key: &str) -> Result<Removal> {

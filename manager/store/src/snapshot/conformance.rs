@@ -283,3 +283,20 @@ fn what_a_killed_unpack_left_goes_at_the_next_open() {
     assert_eq!(names, ["mine"]);
     assert_eq!(std::fs::read_dir(root.path().join("snapshots/overlayfs")).expect("list").count(), 1);
 }
+
+/// As on a disk that others fill; here it is a child that is in the way.
+#[test]
+fn what_could_not_be_discarded_is_discarded_once_that_is_possible() {
+    for_each(|_, snapshots| {
+        layer(snapshots, "below", None, "echo a >a");
+        snapshots.prepare("above", Some("below"), Labels::new()).expect("prepare");
+        let names = || snapshots.list().expect("list").into_iter().map(|info| info.name).collect::<Vec<_>>();
+        snapshots.discard("below");
+        assert_eq!(names(), ["above", "below"]);
+        assert_eq!(kind_of(snapshots.discard_again()), ErrorKind::Conflict);
+        snapshots.discard("above");
+        snapshots.discard_again().expect("nothing is in the way");
+        assert_eq!(names(), Vec::<String>::new());
+        snapshots.discard_again().expect("nothing is left");
+    });
+}

@@ -150,6 +150,15 @@ pub trait Snapshotter: Send + Sync {
     /// `NotFound`; `Conflict` while another snapshot has it as parent.
     fn remove(&self, key: &str) -> Result<()>;
 
+    /// Removes what its maker could not finish. What cannot be removed now, since others still fill the disk, is remembered.
+    fn discard(&self, key: &str);
+
+    /// Removes what `discard` could not, now that nothing is written any more.
+    ///
+    /// # Errors
+    /// Why something has to stay even now: the next open removes it.
+    fn discard_again(&self) -> Result<()>;
+
     /// As `remove`, inside the transaction that removes what the snapshot was for: either both go or none.
     ///
     /// # Errors

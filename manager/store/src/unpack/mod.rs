@@ -191,9 +191,7 @@ impl Filled {
 
     /// Removes it.
     pub fn discard(self, snapshots: &dyn Snapshotter) {
-        if let Err(err) = snapshots.remove(&self.key) {
-            tracing::warn!(%err, key = self.key, "remove a snapshot that could not be filled");
-        }
+        snapshots.discard(&self.key);
     }
 }
 
