@@ -322,7 +322,6 @@ fn an_image_brings_nothing_that_config_json_does_not_ask_for() {
         ("/process/capabilities/bounding", json!(["CAP_SYS_ADMIN"]), "more capabilities than config.json gives: CAP_SYS_ADMIN"),
         ("/process/rlimits", json!([]), "its limit RLIMIT_NOFILE"),
         ("/root/path", json!(secret_root(&criu)), "its root directory is not"),
-        ("/root/readonly", json!(false), "its root is mounted with other options"),
     ];
     for (pointer, value, words) in cases {
         let mut odd = honest.clone();
@@ -337,16 +336,17 @@ fn an_image_brings_nothing_that_config_json_does_not_ask_for() {
         assert_eq!(criu.status(&id), "", "{pointer}");
         criu.host.assert_clean();
     }
-    // And the honest one passes.
-    criu.will(&Plan { config: Some(honest), ..Plan::restore() });
-    assert!(
-        criu.command(&["restore", "--detach", "--image-path", &criu.image(), &id])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .unwrap()
-            .success()
-    );
+    // The honest one passes, and one whose root criu has left writable: its root is read-only again.
+    let mut writable = honest.clone();
+    writable["root"]["readonly"] = json!(false);
+    for config in [honest, writable] {
+        criu.will(&Plan { config: Some(config), ..Plan::restore() });
+        let mut restore = criu.command(&["restore", "--detach", "--image-path", &criu.image(), &id]);
+        assert!(restore.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+        let said = text(&criu.rrun(&["exec", &id, "sh", "-c", "echo >/file"]));
+        assert!(said.contains("Read-only file system"), "{said}");
+        assert!(criu.rrun(&["delete", "--force", &id]).status.success());
+    }
 }
 
 /// Another root, with the same programs.
